@@ -1,0 +1,71 @@
+/**
+ * The contract of a volume backend: one kind of storage, as the agent sees it. Every implementation passes
+ * test/contract/volume-backend.ts. Names have been validated before they get here; nothing may be passed to a shell.
+ *
+ * - Snapshots are immutable and survive a restart; one that is half made when the process dies is not listed afterwards.
+ * - `identity` of a volume or snapshot is different for each one ever made, also under the same name.
+ * - Absent is `not-found`; a name that is taken by something else is `already-exists`; out of room is `store-full`.
+ */
+import type { TypedExtent } from '../model/extent.ts';
+import type { BackendInfo, SnapshotInfo, StreamPlan, VolumeDetail, VolumeInfo } from '../protocol/calls.ts';
+
+/** What the agent's reader threads open: structured-clone data, no handles. */
+export type SnapshotSource = { readonly kind: 'file'; readonly path: string; readonly sizeBytes: number };
+
+export type FoundRanges = {
+  readonly method: StreamPlan['method'];
+  readonly reason: string;
+  /**
+   * Sorted, not overlapping, as found (not yet widened to blocks). `data` has to be read, `zero` reads as zeros.
+   * With no previous snapshot the two kinds tile the whole length; else what is not named is unchanged.
+   */
+  readonly extents: AsyncIterable<TypedExtent> | Iterable<TypedExtent>;
+  /** The sums of `extents` if they are known before reading. */
+  readonly known: { readonly dataBytes: number; readonly zeroBytes: number } | null;
+  /** Bytes that finding them has read from storage so far (grows while `extents` is consumed). */
+  readBytes(): number;
+};
+
+export type FindRequest = {
+  readonly volume: string;
+  readonly previous: string | null;
+  /** `delta-unavailable` unless the previous snapshot has this identity. */
+  readonly previousIdentity: string | null;
+  readonly current: string;
+  /** Bytes to look at; `message-invalid` unless it is the size of the current snapshot. */
+  readonly lengthBytes: number;
+  readonly blockSize: number;
+  readonly signal: AbortSignal;
+};
+
+/** An open restore target. Writes may run side by side, at any offset inside the volume. */
+export type WriteTarget = {
+  readonly sizeBytes: number;
+  write(offset: number, bytes: Buffer): Promise<void>;
+  /** The range reads as zeros afterwards, as a hole where the storage can. */
+  zero(offset: number, length: number): Promise<void>;
+  /** Everything written is on stable storage. */
+  flush(): Promise<void>;
+  close(): Promise<void>;
+};
+
+export type VolumeBackend = {
+  readonly info: BackendInfo;
+  listVolumes(): Promise<readonly VolumeInfo[]>;
+  getVolume(volume: string): Promise<VolumeDetail>;
+  /** A new volume of zeros. `state-invalid` where `info.create_volume` is false. */
+  createVolume(volume: string, sizeBytes: number): Promise<VolumeInfo>;
+  /** Grows a volume; `message-invalid` if it would shrink. `state-invalid` where `info.create_volume` is false. */
+  resizeVolume(volume: string, sizeBytes: number): Promise<VolumeInfo>;
+  /** Returns the snapshot of that name, making it if it is absent. */
+  createSnapshot(volume: string, snapshot: string, signal: AbortSignal): Promise<SnapshotInfo>;
+  /** Succeeds also if it is absent. */
+  deleteSnapshot(volume: string, snapshot: string): Promise<void>;
+  findRanges(request: FindRequest): Promise<FoundRanges>;
+  snapshotSource(volume: string, snapshot: string): Promise<SnapshotSource>;
+  /** `not-found` if absent; `state-invalid` if another target on it is open. */
+  openTarget(volume: string): Promise<WriteTarget>;
+  /** Removes what a dead process left half made. Called once, before the first request. */
+  recover(): Promise<void>;
+  close(): Promise<void>;
+};

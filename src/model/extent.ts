@@ -1,0 +1,113 @@
+/**
+ * Extents: half-open byte ranges of a volume. Offsets and lengths are safe integers of bytes.
+ * All functions are pure; sequences are sorted by offset and do not overlap.
+ */
+import { BackupError } from './errors.ts';
+
+export type Extent = { readonly offset: number; readonly length: number };
+
+/** An extent whose content is known to be all zeros (`zero`), or has to be read (`data`). */
+export type TypedExtent = Extent & { readonly kind: 'data' | 'zero' };
+
+export function endOf(extent: Extent): number {
+  return extent.offset + extent.length;
+}
+
+/** The number of blocks of `blockSize` bytes that cover `lengthBytes`; the last may be short. */
+export function blockCount(lengthBytes: number, blockSize: number): number {
+  return Math.ceil(lengthBytes / blockSize);
+}
+
+/** Throws `message-invalid` unless `value` is a safe integer of at least `minimum`. */
+export function requireInteger(name: string, value: number, minimum = 0): number {
+  if (!Number.isSafeInteger(value) || value < minimum) {
+    throw new BackupError(
+      'message-invalid',
+      `${name} is ${value}: it must be an integer of at least ${minimum}`,
+    );
+  }
+  return value;
+}
+
+/**
+ * Widens sorted extents to whole blocks, cuts them at `lengthBytes`, and joins those that touch after it.
+ * A block that is only partly zero is data. `mergeGapBytes` also joins data extents over a gap of at most
+ * that many bytes; the gap then counts as data.
+ *
+ * Widened data never reaches into a shrunk zero extent (every block of that lies wholly inside zeros), so
+ * only two data extents can overlap here.
+ */
+export function* toBlockExtents(
+  extents: Iterable<TypedExtent>,
+  blockSize: number,
+  lengthBytes: number,
+  mergeGapBytes = 0,
+): Generator<TypedExtent> {
+  let held: TypedExtent | undefined;
+  for (const piece of splitZeroEdges(extents, blockSize, lengthBytes)) {
+    if (held !== undefined) {
+      const gap = piece.offset - endOf(held);
+      if (piece.kind === held.kind && gap <= (piece.kind === 'data' ? mergeGapBytes : 0)) {
+        held = { ...held, length: Math.max(endOf(held), endOf(piece)) - held.offset };
+        continue;
+      }
+      yield held;
+    }
+    held = piece;
+  }
+  if (held !== undefined) yield held;
+}
+
+/** Data extents widened to whole blocks; zero extents whose edges lie inside a block give those blocks to data. */
+function* splitZeroEdges(
+  extents: Iterable<TypedExtent>,
+  blockSize: number,
+  lengthBytes: number,
+): Generator<TypedExtent> {
+  const down = (offset: number) => offset - (offset % blockSize);
+  const up = (offset: number) => Math.min(lengthBytes, blockCount(offset, blockSize) * blockSize);
+  for (const extent of extents) {
+    const start = extent.offset;
+    const end = Math.min(endOf(extent), lengthBytes);
+    if (start >= end) continue;
+    if (extent.kind === 'data') {
+      yield { kind: 'data', offset: down(start), length: up(end) - down(start) };
+      continue;
+    }
+    const innerStart = Math.min(up(start), lengthBytes);
+    const innerEnd = end === lengthBytes ? lengthBytes : down(end);
+    if (innerStart >= innerEnd) {
+      yield { kind: 'data', offset: down(start), length: up(end) - down(start) };
+      continue;
+    }
+    if (down(start) < innerStart)
+      yield { kind: 'data', offset: down(start), length: innerStart - down(start) };
+    yield { kind: 'zero', offset: innerStart, length: innerEnd - innerStart };
+    if (innerEnd < up(end)) yield { kind: 'data', offset: innerEnd, length: up(end) - innerEnd };
+  }
+}
+
+/** Cuts sorted extents so that nothing lies below `startOffset`. */
+export function* fromOffset<E extends Extent>(extents: Iterable<E>, startOffset: number): Generator<E> {
+  for (const extent of extents) {
+    if (endOf(extent) <= startOffset) continue;
+    if (extent.offset >= startOffset) yield extent;
+    else yield { ...extent, offset: startOffset, length: endOf(extent) - startOffset };
+  }
+}
+
+/** Cuts every extent into pieces of at most `maxLength` bytes. */
+export function* splitExtents<E extends Extent>(extents: Iterable<E>, maxLength: number): Generator<E> {
+  for (const extent of extents) {
+    for (let done = 0; done < extent.length; done += maxLength) {
+      yield { ...extent, offset: extent.offset + done, length: Math.min(maxLength, extent.length - done) };
+    }
+  }
+}
+
+/** The sum of lengths, in bytes. */
+export function totalLength(extents: Iterable<Extent>): number {
+  let sum = 0;
+  for (const extent of extents) sum += extent.length;
+  return sum;
+}

@@ -1,0 +1,92 @@
+/** What the pipelines are given, and what they report. The algorithms stand in backup.ts, restore.ts and verify.ts. */
+import type { Budget } from '../async/limit.ts';
+import type { Logger } from '../log.ts';
+import type { Codec } from '../model/codec.ts';
+import type { BackupHead, DeltaRecord, MetadataDocument } from '../layout/metadata-document.ts';
+import type { ObjectStore } from '../store/object-store.ts';
+import type { BlockSource, RestoreTarget } from '../volume/block-source.ts';
+import type { Sealer } from './sealer.ts';
+
+/** Counters of a running operation; they only grow, but for `plannedBytes`, which gets better. */
+export type Progress = {
+  /** Volume bytes that the operation will handle; null while unknown. */
+  plannedBytes: number | null;
+  /** Volume bytes handled so far. */
+  doneBytes: number;
+  /** Bytes read at the source: the volume for a backup, the store for a restore. */
+  readBytes: number;
+  /** Volume bytes that crossed the network between service and agent. */
+  sentBytes: number;
+  /** Bytes of objects put into the store, compressed. */
+  storedBytes: number;
+};
+
+/** What the pipelines share in one process. */
+export type PipelineResources = {
+  readonly store: ObjectStore;
+  readonly sealer: Sealer;
+  /** Bytes of buffers that all operations together may hold. */
+  readonly memory: Budget;
+  readonly log: Logger;
+};
+
+/** Where the objects of one backup are: its row's `container` and `service_metadata`. */
+export type BackupPlace = { readonly container: string; readonly prefix: string };
+
+/** A backup that has been read back from the store: one layer of a chain. */
+export type Layer = { readonly place: BackupPlace; readonly metadata: MetadataDocument };
+
+export type BackupJob = {
+  readonly place: BackupPlace;
+  readonly head: BackupHead;
+  readonly volumeMeta: string | null;
+  readonly source: BlockSource;
+  readonly codec: Codec;
+  /** Configured size of an object, in bytes: a multiple of the block size. */
+  readonly objectBytes: number;
+  /** The mode, and what it stands on. `delta` and `compare` have a parent. */
+  readonly way:
+    | { readonly mode: 'full'; readonly reason: string }
+    | { readonly mode: 'compare'; readonly reason: string; readonly parent: Layer }
+    | {
+        readonly mode: 'delta';
+        readonly reason: string;
+        readonly parent: Layer;
+        readonly previous: { readonly name: string; readonly identity: string };
+      };
+  readonly base: DeltaRecord['base'];
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+};
+
+export type BackupOutcome = {
+  readonly objectCount: number;
+  readonly storedBytes: number;
+  readonly readBytes: number;
+};
+
+export type RestoreJob = {
+  /** Full backup first, the wanted one last. */
+  readonly chain: readonly Layer[];
+  readonly target: RestoreTarget;
+  /** Bytes of the target; never less than those of the backup. The rest is not touched. */
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+};
+
+export type BadRange = {
+  readonly offset: number;
+  readonly length: number;
+  readonly backupId: string;
+  readonly object: string;
+  /** What is wrong: a sentence. */
+  readonly reason: string;
+};
+
+export type VerifyJob = {
+  readonly chain: readonly Layer[];
+  readonly progress: Progress;
+  readonly signal: AbortSignal;
+};
+
+export type VerifyOutcome = { readonly checkedBytes: number; readonly badRanges: readonly BadRange[] };

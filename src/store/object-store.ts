@@ -1,0 +1,44 @@
+/**
+ * The contract of an object store: what Swift, S3 and a directory have in common.
+ *
+ * Every implementation passes test/contract/object-store.ts. Guarantees:
+ * - `put` and `putStream` are atomic: a reader sees the whole object or none; an earlier object of that key is replaced.
+ *   If they throw, a later reader may see the old object, the new one, or none, but never a part.
+ * - After `put` an object can be read and listed. It survives a power failure after the next `flush`
+ *   of its container. `putStream` is flushed when it returns, and so is all that was put before it.
+ * - Absent is `object-missing`; unreachable is `store-unavailable`; refused is `store-denied`; out of room is `store-full`.
+ *   Only `store-unavailable` is retryable.
+ * - All calls may run side by side. `remove` and `removeContainer` of something absent succeed.
+ * - Keys and container names are those of the layout; anything that could leave the container is `message-invalid`.
+ */
+
+export type StoredObject = { readonly key: string; readonly sizeBytes: number };
+
+export type PutOptions = { readonly signal: AbortSignal };
+
+export type ObjectStore = {
+  /** For messages and metrics: `posix`, `swift`, `s3`. */
+  readonly kind: string;
+  /** The class path that Cinder writes into `backups.service` for this store. */
+  readonly service: string;
+  /** Creates the container if it is absent. */
+  ensureContainer(container: string, signal: AbortSignal): Promise<void>;
+  /** Stores `body`, which is not changed until the promise settles. */
+  put(container: string, key: string, body: Buffer, options: PutOptions): Promise<void>;
+  /** Stores what `body` yields; each piece is consumed before the next is asked for. Aborts without a trace if `body` throws. */
+  putStream(container: string, key: string, body: AsyncIterable<Buffer>, options: PutOptions): Promise<void>;
+  /** Makes everything put into `container` survive a power failure. Nothing to do where the store promises that already. */
+  flush(container: string, signal: AbortSignal): Promise<void>;
+  /** The bytes of an object in order. `sizeBytes` is known before the first byte. Leaving the loop early releases the source. */
+  get(
+    container: string,
+    key: string,
+    options: PutOptions,
+  ): Promise<{ sizeBytes: number; body: AsyncIterable<Buffer> }>;
+  /** Every object whose key starts with `prefix`, in any order, however many there are. An absent container is empty. */
+  list(container: string, prefix: string, signal: AbortSignal): AsyncIterable<StoredObject>;
+  remove(container: string, key: string, signal: AbortSignal): Promise<void>;
+  /** Removes the container if it is empty and this store makes one container for each backup (posix); else does nothing. */
+  removeContainer(container: string, signal: AbortSignal): Promise<void>;
+  close(): Promise<void>;
+};
