@@ -1,0 +1,55 @@
+/**
+ * The Debian packages that the tests need: Cinder's own driver, the deflate libraries, file systems with
+ * reflinks. As root what is missing is installed; otherwise the command that does it is told.
+ */
+import { spawnSync } from 'node:child_process';
+
+/** Installed with apt-get, without recommended packages. */
+export const neededPackages = [
+  'python3-cinder',
+  'python3-zstd',
+  'libisal2',
+  'libdeflate0',
+  'bzip2',
+  'xfsprogs',
+  'btrfs-progs',
+  'e2fsprogs',
+  'mount',
+  'util-linux',
+] as const;
+
+/** `missing` packages are not installed; `installCommand` says how to get them. */
+export type PackageState = { readonly missing: readonly string[]; readonly installCommand: string };
+
+/** What of `neededPackages` is not installed. Where there is no dpkg, all of it. */
+export function packageState(): PackageState {
+  const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Status}\n', ...neededPackages], {
+    encoding: 'utf8',
+  });
+  const installed = new Set(
+    (query.stdout ?? '')
+      .split('\n')
+      .map((line) => line.split(' '))
+      .filter(([, status]) => status === 'installed')
+      .map(([name]) => name),
+  );
+  const missing = neededPackages.filter((name) => !installed.has(name));
+  return {
+    missing,
+    installCommand: `apt-get update && apt-get install -y --no-install-recommends ${missing.join(' ')}`,
+  };
+}
+
+/** Installs `missing` when this is root on a Debian; returns what is missing afterwards. */
+export function installPackages(state: PackageState): PackageState {
+  if (state.missing.length === 0 || process.getuid?.() !== 0) return state;
+  const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', APT_LISTCHANGES_FRONTEND: 'none' };
+  const apt = (...args: readonly string[]) =>
+    spawnSync('apt-get', ['-q', '-o', 'DPkg::Lock::Timeout=900', ...args], {
+      env,
+      stdio: ['ignore', 'inherit', 'inherit'],
+    });
+  if (apt('update').error !== undefined) return state;
+  apt('install', '-y', '--no-install-recommends', ...state.missing);
+  return packageState();
+}
