@@ -55,6 +55,10 @@ export const volumeDetail = volumeInfo
   .extend({ snapshots: z.array(snapshotInfo) })
   .meta({ id: 'VolumeDetail' });
 
+/** The answers of `GET /v1/backends` and `GET /v1/backends/{b}/volumes`. */
+export const backendList = z.object({ backends: z.array(backendInfo) }).meta({ id: 'BackendList' });
+export const volumeList = z.object({ volumes: z.array(volumeInfo) }).meta({ id: 'VolumeList' });
+
 export const createVolumeRequest = z.strictObject({ name: volumeNameSchema, size_bytes: bytes.min(1) });
 export const resizeVolumeRequest = z.strictObject({ size_bytes: bytes.min(1) });
 export const createSnapshotRequest = z.strictObject({ name: snapshotNameSchema });

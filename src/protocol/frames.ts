@@ -29,6 +29,9 @@ import { crc32 } from 'node:zlib';
 import { BackupError } from '../model/errors.ts';
 import { digestBytes } from '../model/digest.ts';
 
+/** The content type of a frame stream, in both directions. */
+export const streamContentType = 'application/vnd.cinder-delta.stream';
+
 export const preamble = Buffer.from('CDSTRM\u0001\n', 'latin1');
 export const headerBytes = 32;
 
