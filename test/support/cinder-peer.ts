@@ -1,0 +1,115 @@
+/**
+ * Cinder's own posix driver as a peer: one Python process (test/interop/cinder_peer.py) that performs one
+ * operation after the other. Ends when it is disposed of.
+ */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { z } from 'zod';
+
+/** A row of `backups`: what Cinder's driver looks at. Other columns pass through. */
+export type PeerRow = {
+  readonly id: string;
+  readonly volume_id: string;
+  readonly parent_id: string | null;
+  readonly container: string | null;
+  readonly service_metadata: string | null;
+  readonly size: number;
+  readonly created_at: string;
+  readonly display_name: string | null;
+  readonly display_description: string | null;
+  readonly object_count: number;
+  readonly status?: string;
+};
+
+export type PeerOptions = {
+  readonly backup_posix_path: string;
+  readonly backup_file_size?: number;
+  readonly backup_sha_block_size_bytes?: number;
+  readonly backup_compression_algorithm?: string;
+};
+
+export type PeerRequest = {
+  readonly op: 'backup' | 'restore' | 'delete';
+  readonly options: PeerOptions;
+  /** The row that is meant and all its ancestors, in any order. */
+  readonly rows: readonly PeerRow[];
+  readonly backup_id: string;
+  readonly volume_file?: string;
+  /** What cinder-backup passes since RPC 2.4; drivers before 2023.1 do not know it. */
+  readonly volume_is_new?: boolean;
+};
+
+const answerSchema = z.object({
+  row: z.looseObject({
+    id: z.string(),
+    container: z.string().nullable(),
+    service_metadata: z.string().nullable(),
+    object_count: z.number(),
+    status: z.string(),
+  }),
+  seconds: z.number(),
+  bytes: z.number(),
+  stored_bytes: z.number(),
+  max_rss_bytes: z.number(),
+  driver: z.string(),
+});
+const failureSchema = z.object({ error: z.string(), type: z.string() });
+
+export type PeerAnswer = z.infer<typeof answerSchema>;
+
+/** An error of the driver: `type` is Cinder's exception class. */
+export class PeerError extends Error {
+  readonly type: string;
+
+  constructor(type: string, message: string) {
+    super(`${type}: ${message}`);
+    this.type = type;
+  }
+}
+
+export type CinderPeer = AsyncDisposable & {
+  readonly pid: number;
+  /** Performs one operation; throws PeerError with the driver's exception. Calls wait for each other. */
+  perform(request: PeerRequest): Promise<PeerAnswer>;
+};
+
+/** Starts the process: about two seconds until it answers. */
+export function startCinderPeer(): CinderPeer {
+  const script = fileURLToPath(new URL('../interop/cinder_peer.py', import.meta.url));
+  const child = spawn('/usr/bin/python3', [script], {
+    stdio: ['pipe', 'pipe', 'pipe'],
+    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', PYTHONDONTWRITEBYTECODE: '1' },
+  });
+  const exited = once(child, 'close');
+  let complaints = '';
+  child.stderr.setEncoding('utf8').on('data', (text: string) => {
+    complaints = (complaints + text).slice(-8192);
+  });
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  let turn: Promise<unknown> = Promise.resolve();
+
+  async function ask(request: PeerRequest): Promise<PeerAnswer> {
+    child.stdin.write(`${JSON.stringify(request)}\n`);
+    const line = await lines.next();
+    if (line.done === true) throw new Error(`Cinder's driver ended without an answer: ${complaints}`);
+    const answer: unknown = JSON.parse(line.value);
+    const failure = failureSchema.safeParse(answer);
+    if (failure.success) throw new PeerError(failure.data.type, failure.data.error);
+    return answerSchema.parse(answer);
+  }
+
+  return {
+    pid: child.pid ?? 0,
+    perform(request) {
+      const answer = turn.then(() => ask(request));
+      turn = answer.catch(() => undefined);
+      return answer;
+    },
+    async [Symbol.asyncDispose]() {
+      child.stdin.end();
+      await exited;
+    },
+  };
+}
