@@ -1,0 +1,172 @@
+/** Statements on `volumes`. */
+import type { Selectable } from 'kysely';
+import { BackupError } from '../model/errors.ts';
+import type { Volume, VolumeStatus } from '../model/volume.ts';
+import type { Sql } from './database.ts';
+import { readFlag, readSetTime, readTime } from './row-values.ts';
+import type { VolumesTable } from './tables.ts';
+
+export type NewVolume = {
+  readonly id: string;
+  readonly projectId: string;
+  readonly userId: string;
+  readonly host: string;
+  readonly sizeGiB: number;
+  readonly availabilityZone: string;
+  readonly status: VolumeStatus;
+  readonly name: string | null;
+  readonly description: string | null;
+};
+
+export async function insertVolume(sql: Sql, volume: NewVolume, now: Date): Promise<void> {
+  await sql
+    .insertInto('volumes')
+    .values({
+      id: volume.id,
+      created_at: now,
+      deleted: false,
+      project_id: volume.projectId,
+      user_id: volume.userId,
+      host: volume.host,
+      size: volume.sizeGiB,
+      availability_zone: volume.availabilityZone,
+      status: volume.status,
+      attach_status: 'detached',
+      scheduled_at: now,
+      launched_at: volume.status === 'available' ? now : null,
+      display_name: volume.name,
+      display_description: volume.description,
+      bootable: false,
+      multiattach: false,
+      use_quota: true,
+    })
+    .execute();
+}
+
+export async function findVolume(sql: Sql, id: string, projectId?: string): Promise<Volume | undefined> {
+  let query = sql.selectFrom('volumes').selectAll().where('id', '=', id).where('deleted', '=', false);
+  if (projectId !== undefined) query = query.where('project_id', '=', projectId);
+  const row = await query.executeTakeFirst();
+  return row === undefined ? undefined : fromRow(row);
+}
+
+/** As findVolume, but throws `not-found`. */
+export async function getVolume(sql: Sql, id: string, projectId?: string): Promise<Volume> {
+  const volume = await findVolume(sql, id, projectId);
+  if (volume !== undefined) return volume;
+  throw new BackupError('not-found', `Volume ${id} could not be found.`);
+}
+
+/** Which of `ids` have a row, deleted or not. */
+export async function knownVolumes(sql: Sql, ids: readonly string[]): Promise<ReadonlySet<string>> {
+  const known = new Set<string>();
+  for (let done = 0; done < ids.length; done += 500) {
+    const rows = await sql
+      .selectFrom('volumes')
+      .select('id')
+      .where('id', 'in', ids.slice(done, done + 500))
+      .execute();
+    for (const row of rows) known.add(row.id);
+  }
+  return known;
+}
+
+export type VolumeQuery = {
+  readonly projectId?: string | undefined;
+  readonly name?: string | undefined;
+  readonly status?: string | undefined;
+  readonly limit?: number | undefined;
+  readonly offset?: number | undefined;
+  readonly marker?: string | undefined;
+};
+
+/** Volumes that are not deleted, the newest first. `message-invalid` if the marker is not among them. */
+export async function listVolumes(sql: Sql, query: VolumeQuery): Promise<Volume[]> {
+  let select = sql.selectFrom('volumes').selectAll().where('deleted', '=', false);
+  if (query.projectId !== undefined) select = select.where('project_id', '=', query.projectId);
+  if (query.name !== undefined) select = select.where('display_name', '=', query.name);
+  if (query.status !== undefined) select = select.where('status', '=', query.status);
+  if (query.marker !== undefined) {
+    const marker = await findVolume(sql, query.marker, query.projectId);
+    if (marker === undefined)
+      throw new BackupError('message-invalid', `marker ${query.marker} could not be found`);
+    const { id, createdAt } = marker;
+    select = select.where((where) =>
+      where.or([
+        where('created_at', '<', createdAt),
+        where.and([where('created_at', '=', createdAt), where('id', '<', id)]),
+      ]),
+    );
+  }
+  const rows = await select
+    .orderBy('created_at', 'desc')
+    .orderBy('id', 'desc')
+    .limit(query.limit ?? Number.MAX_SAFE_INTEGER)
+    .offset(query.offset ?? 0)
+    .execute();
+  return rows.map(fromRow);
+}
+
+export type VolumeChanges = {
+  readonly previousStatus?: string;
+  readonly sizeGiB?: number;
+  readonly name?: string | null;
+  readonly description?: string | null;
+  readonly launchedAt?: Date;
+};
+
+/**
+ * Moves a volume from one of the statuses `from` to `to` and writes `changes` with it. `stale-update` if its
+ * status is another, `not-found` if it is gone.
+ */
+export async function moveVolume(
+  sql: Sql,
+  id: string,
+  step: { readonly from: readonly VolumeStatus[]; readonly to: string },
+  changes: VolumeChanges,
+  now: Date,
+): Promise<void> {
+  const { previousStatus, sizeGiB, name, description, launchedAt } = changes;
+  const result = await sql
+    .updateTable('volumes')
+    .set({
+      status: step.to,
+      updated_at: now,
+      ...(previousStatus === undefined ? {} : { previous_status: previousStatus }),
+      ...(sizeGiB === undefined ? {} : { size: sizeGiB }),
+      ...(name === undefined ? {} : { display_name: name }),
+      ...(description === undefined ? {} : { display_description: description }),
+      ...(launchedAt === undefined ? {} : { launched_at: launchedAt }),
+    })
+    .where('id', '=', id)
+    .where('deleted', '=', false)
+    .where('status', 'in', step.from)
+    .executeTakeFirst();
+  if (result.numUpdatedRows > 0n) return;
+  const { status } = await getVolume(sql, id);
+  throw new BackupError(
+    'stale-update',
+    `volume ${id} is ${status}: it must be ${step.from.join(' or ')} to become ${step.to}`,
+    { details: { status } },
+  );
+}
+
+function fromRow(row: Selectable<VolumesTable>): Volume {
+  return {
+    id: row.id,
+    projectId: row.project_id ?? '',
+    userId: row.user_id,
+    host: row.host,
+    sizeGiB: row.size ?? 0,
+    availabilityZone: row.availability_zone,
+    status: row.status ?? 'error',
+    previousStatus: row.previous_status,
+    name: row.display_name,
+    description: row.display_description,
+    bootable: readFlag(row.bootable),
+    encryptionKeyId: row.encryption_key_id,
+    createdAt: readSetTime(row.created_at),
+    updatedAt: readTime(row.updated_at),
+    launchedAt: readTime(row.launched_at),
+  };
+}
