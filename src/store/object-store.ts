@@ -38,6 +38,11 @@ export type ObjectStore = {
   /** Every object whose key starts with `prefix`, in any order, however many there are. An absent container is empty. */
   list(container: string, prefix: string, signal: AbortSignal): AsyncIterable<StoredObject>;
   remove(container: string, key: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Removes every object whose key starts with `prefix`, and what failed uploads left under it; returns how many objects
+   * there were. Only where the store has something better than `list` and `remove`: callers use src/store/remove-prefix.ts.
+   */
+  removePrefix?(container: string, prefix: string, signal: AbortSignal): Promise<number>;
   /** Removes the container if it is empty and this store makes one container for each backup (posix); else does nothing. */
   removeContainer(container: string, signal: AbortSignal): Promise<void>;
   close(): Promise<void>;

@@ -1,0 +1,87 @@
+/**
+ * Tokens: fetched when first needed, kept until shortly before they expire, renewed once for all who wait.
+ *
+ * Entry: `createTokenSource` around a log-in, `createFixedToken` for a token that came with a request and cannot be renewed.
+ */
+import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
+import type { Catalog } from './catalog.ts';
+
+export type Token = {
+  readonly id: string;
+  /** Milliseconds since 1970; null when the issuer does not say. */
+  readonly expiresAtMs: number | null;
+  readonly catalog: Catalog;
+  /** What TempAuth gives in place of a catalog. */
+  readonly storageUrl: string | null;
+};
+
+export type TokenSource = {
+  /** A token that is not known to be bad. Throws what the log-in throws. */
+  current(signal: AbortSignal): Promise<Token>;
+  /** Says that `token` was refused. True if `current` will now give another one. */
+  refuse(token: Token): boolean;
+};
+
+/** Logs in; the signal ends it. */
+export type LogIn = (signal: AbortSignal) => Promise<Token>;
+
+/** A token is renewed when less than this is left of it: longer than one request may take. */
+const renewBeforeMs = 120_000;
+const logInTimeoutMs = 120_000;
+
+export function createTokenSource(logIn: LogIn, now: () => number): TokenSource {
+  let held: Token | undefined;
+  let fetching: Promise<Token> | undefined;
+
+  // One log-in serves all callers, so no caller's signal may end it.
+  const fetch = () => {
+    fetching ??= logIn(AbortSignal.timeout(logInTimeoutMs))
+      .then((token) => (held = token))
+      .finally(() => (fetching = undefined));
+    return fetching;
+  };
+
+  return {
+    async current(signal) {
+      throwIfAborted(signal);
+      if (held !== undefined && !expiresSoon(held, now())) return held;
+      return await unlessAborted(fetch(), signal);
+    },
+    refuse(token) {
+      if (held?.id === token.id) held = undefined;
+      return true;
+    },
+  };
+
+  function expiresSoon(token: Token, at: number): boolean {
+    return token.expiresAtMs !== null && token.expiresAtMs - at < renewBeforeMs;
+  }
+}
+
+export function createFixedToken(token: Token): TokenSource {
+  return {
+    current: async (signal) => {
+      throwIfAborted(signal);
+      return token;
+    },
+    refuse: () => false,
+  };
+}
+
+async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(cancelledBy(signal));
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    return await Promise.race([work, promise]);
+  } catch (error) {
+    if (error instanceof DOMException) {
+      throw new BackupError('store-unavailable', `logging in took more than ${logInTimeoutMs} ms`, {
+        cause: error,
+      });
+    }
+    throw error;
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}

@@ -1,0 +1,156 @@
+/** Who we are to Swift and where our account is: the two modes of `backup_swift_auth`, and the service token beside them. */
+import { BackupError } from '../model/errors.ts';
+import { describeOffers, findEndpoint, parseCatalog, parseCatalogInfo } from '../openstack/catalog.ts';
+import type { Http } from '../openstack/http.ts';
+import { keystoneV2, keystoneV3, tempAuthV1, type DomainReference } from '../openstack/log-in.ts';
+import {
+  createFixedToken,
+  createTokenSource,
+  type LogIn,
+  type Token,
+  type TokenSource,
+} from '../openstack/token-source.ts';
+import type { ServiceUser, SwiftCaller, SwiftStoreOptions } from './swift-options.ts';
+
+/** One answer of `SwiftAccess.current`: good for requests until Swift says 401. */
+export type SwiftGrant = {
+  /** `http(s)://host/v1/AUTH_<project>`, without a slash at its end. */
+  readonly storageUrl: string;
+  readonly headers: Readonly<Record<string, string>>;
+  /** Says that Swift refused the tokens. True if a new grant can be had. */
+  refuse(): boolean;
+};
+
+export type SwiftAccess = {
+  current(signal: AbortSignal): Promise<SwiftGrant>;
+};
+
+/**
+ * `caller` is null only where no request stands behind the store (self-test, single_user with its own auth URL).
+ * `http` reaches Keystone and Swift; `serviceHttp` the Keystone of `[service_user]`. Throws `config-invalid`.
+ */
+export function createSwiftAccess(
+  options: SwiftStoreOptions,
+  caller: SwiftCaller | null,
+  deps: { readonly http: Http; readonly serviceHttp: Http | null; readonly now: () => number },
+): SwiftAccess {
+  const single = options.auth === 'single_user';
+  const tokens = single
+    ? createTokenSource(singleUserLogIn(options, caller, deps), deps.now)
+    : createFixedToken(callerToken(caller));
+  const service = createServiceTokens(options.serviceUser, deps);
+  const fixedUrl = single ? null : callerStorageUrl(options, requireCaller(caller));
+
+  return {
+    async current(signal) {
+      const [token, serviceToken] = await Promise.all([tokens.current(signal), service?.current(signal)]);
+      return {
+        storageUrl: fixedUrl ?? tokenStorageUrl(options, token),
+        headers: {
+          'x-auth-token': token.id,
+          ...(serviceToken === undefined ? {} : { 'x-service-token': serviceToken.id }),
+        },
+        refuse() {
+          const renewable = tokens.refuse(token);
+          const serviceRenewable = serviceToken !== undefined && service?.refuse(serviceToken) === true;
+          return renewable || serviceRenewable;
+        },
+      };
+    },
+  };
+}
+
+function createServiceTokens(
+  user: ServiceUser | null,
+  deps: { readonly serviceHttp: Http | null; readonly now: () => number },
+): TokenSource | null {
+  if (user === null || deps.serviceHttp === null) return null;
+  return createTokenSource(keystoneV3(deps.serviceHttp, user.authUrl, user.identity), deps.now);
+}
+
+function singleUserLogIn(
+  options: SwiftStoreOptions,
+  caller: SwiftCaller | null,
+  deps: { readonly http: Http; readonly now: () => number },
+): LogIn {
+  const user = options.user;
+  if (user === null) throw incomplete('backup_swift_user is not set, and backup_swift_auth is single_user');
+  const key = options.key;
+  if (key === null) throw incomplete('backup_swift_key is not set, and backup_swift_auth is single_user');
+  const authUrl = options.authUrl ?? catalogAuthUrl(options, caller);
+  switch (options.authVersion) {
+    case '1':
+      return tempAuthV1(deps.http, authUrl, { user, key }, deps.now);
+    case '2':
+      return keystoneV2(deps.http, authUrl, { user, password: key, tenant: options.tenant });
+    case '3': {
+      const project = options.project ?? options.tenant;
+      if (project === null) {
+        throw incomplete('backup_swift_project is not set, and backup_swift_auth_version is 3');
+      }
+      return keystoneV3(deps.http, authUrl, {
+        kind: 'password',
+        user: { name: user, domain: domainOf(options.userDomain) },
+        password: key,
+        project: { name: project, domain: domainOf(options.projectDomain) },
+      });
+    }
+    default:
+      return options.authVersion satisfies never;
+  }
+}
+
+function domainOf(name: string | null): DomainReference {
+  return name === null ? null : { name };
+}
+
+function catalogAuthUrl(options: SwiftStoreOptions, caller: SwiftCaller | null): string {
+  const query = parseCatalogInfo('keystone_catalog_info', options.keystoneCatalogInfo);
+  const catalog = parseCatalog(caller?.serviceCatalog);
+  const url = findEndpoint(catalog, query, options.region);
+  if (url !== null) return url;
+  throw incomplete(
+    `it is not known which Keystone to use: the catalog of the request has ${describeOffers(catalog, query.type)}; set backup_swift_auth_url`,
+  );
+}
+
+function requireCaller(caller: SwiftCaller | null): SwiftCaller {
+  if (caller !== null && caller.authToken !== '') return caller;
+  throw new BackupError(
+    'store-denied',
+    'the request carries no user token, and backup_swift_auth is per_user: start the operation as a user, or set backup_swift_auth = single_user',
+  );
+}
+
+function callerToken(caller: SwiftCaller | null): Token {
+  return { id: requireCaller(caller).authToken, expiresAtMs: null, catalog: [], storageUrl: null };
+}
+
+function callerStorageUrl(options: SwiftStoreOptions, caller: SwiftCaller): string {
+  if (options.url !== null) return withoutSlash(`${options.url}${caller.projectId}`);
+  const query = parseCatalogInfo('swift_catalog_info', options.catalogInfo);
+  const catalog = parseCatalog(caller.serviceCatalog);
+  const url = findEndpoint(catalog, query, options.region);
+  if (url !== null) return withoutSlash(url);
+  throw incomplete(
+    `it is not known which Swift to use: the catalog of the request has ${describeOffers(catalog, query.type)}, not ${query.interface} in ${options.region ?? 'any region'}; correct swift_catalog_info, or set backup_swift_url`,
+  );
+}
+
+function tokenStorageUrl(options: SwiftStoreOptions, token: Token): string {
+  if (token.storageUrl !== null) return withoutSlash(token.storageUrl);
+  const query = parseCatalogInfo('swift_catalog_info', options.catalogInfo);
+  const url = findEndpoint(token.catalog, query, options.region);
+  if (url !== null) return withoutSlash(url);
+  throw incomplete(
+    `Keystone's catalog for ${options.user ?? 'this user'} has ${describeOffers(token.catalog, query.type)}, not ${query.interface} in ${options.region ?? 'any region'}: correct swift_catalog_info, or give the user a project`,
+  );
+}
+
+function withoutSlash(url: string): string {
+  return url.replace(/\/+$/, '');
+}
+
+function incomplete(message: string): BackupError {
+  return new BackupError('config-invalid', message);
+}

@@ -1,0 +1,50 @@
+/** What a Swift cluster says it can do: `GET /info`, asked for once when it is first needed. */
+import { z } from 'zod';
+import type { SwiftExchange } from './swift-exchange.ts';
+
+export type SwiftCapabilities = {
+  /** Objects that one bulk delete may name; 0 where the cluster has none. */
+  readonly bulkDeletes: number;
+  /** Segments that one static large object may have; 0 where the cluster has none. */
+  readonly manifestSegments: number;
+};
+
+/** What is assumed of a cluster that does not tell: no bulk delete, and large objects as every Swift has them. */
+const untold: SwiftCapabilities = { bulkDeletes: 0, manifestSegments: 1000 };
+
+const infoSchema = z.object({
+  bulk_delete: z.object({ max_deletes_per_request: z.number().int().positive().default(1000) }).optional(),
+  slo: z.object({ max_manifest_segments: z.number().int().positive().default(1000) }).optional(),
+});
+
+/** Returns a function that asks once; a failure to reach Swift is thrown, and asked again at the next call. */
+export function createCapabilities(
+  exchange: SwiftExchange,
+): (signal: AbortSignal) => Promise<SwiftCapabilities> {
+  let known: SwiftCapabilities | undefined;
+  return async (signal) => {
+    if (known !== undefined) return known;
+    const answer = await exchange.getRoot('/info', signal);
+    const text = await answer.text(1_048_576);
+    known = answer.status === 200 ? parseInfo(text) : untold;
+    return known;
+  };
+}
+
+function parseInfo(text: string): SwiftCapabilities {
+  const parsed = infoSchema.safeParse(parseJson(text));
+  if (!parsed.success) return untold;
+  const { bulk_delete: bulk, slo } = parsed.data;
+  return {
+    bulkDeletes: bulk?.max_deletes_per_request ?? 0,
+    manifestSegments: slo?.max_manifest_segments ?? 0,
+  };
+}
+
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
+}

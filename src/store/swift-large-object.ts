@@ -1,0 +1,177 @@
+/**
+ * Static large objects of Swift: what does not fit one segment is stored as segments in `<container>_segments` under
+ * `<key>/<upload>/<number>`, and a manifest at `key` that reads as one object (swift/common/middleware/slo.py).
+ * The manifest comes last, so a reader sees the whole or nothing.
+ */
+import { randomUUID } from 'node:crypto';
+import { retry, type RetryPolicy } from '../async/backoff.ts';
+import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
+import type { Logger } from '../log.ts';
+import type { Segment } from './segments.ts';
+import type { SwiftCapabilities } from './swift-capabilities.ts';
+import type { SwiftExchange } from './swift-exchange.ts';
+import { listSwift } from './swift-listing.ts';
+import { removeMany, removeOne } from './swift-removal.ts';
+
+export type ManifestEntry = {
+  /** `/container/key`. */
+  readonly path: string;
+  readonly etag: string;
+  readonly size_bytes: number;
+};
+
+export function segmentContainer(container: string): string {
+  return `${container}_segments`;
+}
+
+/** The prefix of all segments that were ever uploaded for `key`, finished or not. */
+export function segmentPrefix(key: string): string {
+  return `${key}/`;
+}
+
+export type LargeObjectDeps = {
+  readonly exchange: SwiftExchange;
+  readonly capabilities: (signal: AbortSignal) => Promise<SwiftCapabilities>;
+  /** Stores a buffer and returns its MD5; as `put` of the store. */
+  readonly putBuffer: (container: string, key: string, bytes: Buffer, signal: AbortSignal) => Promise<string>;
+  readonly createContainer: (container: string, signal: AbortSignal) => Promise<void>;
+  /** A segment is tried again here: whoever wraps the store cannot, since the stream is used up. */
+  readonly retryPolicy: RetryPolicy;
+  readonly log: Logger;
+};
+
+/**
+ * Stores `segments` as one object. If anything fails, what was uploaded is removed before the error goes on, and the
+ * earlier object of that key is untouched. Throws `limit-exceeded` beyond the cluster's number of segments.
+ */
+export async function putLargeObject(
+  deps: LargeObjectDeps,
+  container: string,
+  key: string,
+  segments: AsyncIterable<Segment>,
+  signal: AbortSignal,
+): Promise<void> {
+  const home = segmentContainer(container);
+  const upload = `${segmentPrefix(key)}${randomUUID()}/`;
+  const entries: ManifestEntry[] = [];
+  const patiently = <T>(work: () => Promise<T>) =>
+    retry(deps.retryPolicy, work, { isRetryable: isRetryable, signal });
+  try {
+    const { manifestSegments } = await patiently(() => deps.capabilities(signal));
+    for await (const { bytes } of segments) {
+      if (bytes.length === 0) continue;
+      if (entries.length >= manifestSegments) throw tooManySegments(container, key, manifestSegments);
+      if (entries.length === 0) await patiently(() => deps.createContainer(home, signal));
+      const segmentKey = `${upload}${String(entries.length + 1).padStart(8, '0')}`;
+      const etag = await patiently(() => deps.putBuffer(home, segmentKey, bytes, signal));
+      entries.push({ path: `/${home}/${segmentKey}`, etag, size_bytes: bytes.length });
+    }
+    await patiently(() =>
+      deps.exchange.tell({
+        method: 'PUT',
+        container,
+        key,
+        query: { 'multipart-manifest': 'put' },
+        headers: { 'content-type': 'application/octet-stream' },
+        body: JSON.stringify(entries),
+        signal,
+        accept: [201],
+      }),
+    );
+  } catch (error) {
+    await removeSegments(deps, container, upload, null);
+    throw error;
+  }
+  await removeSegments(deps, container, segmentPrefix(key), upload);
+}
+
+/** The segments of a large object with their MD5s, in order. */
+export async function readManifest(
+  exchange: SwiftExchange,
+  container: string,
+  key: string,
+  signal: AbortSignal,
+): Promise<readonly { readonly sizeBytes: number; readonly md5: string }[]> {
+  const answer = await exchange.send({
+    method: 'GET',
+    container,
+    key,
+    query: { 'multipart-manifest': 'get' },
+    signal,
+    accept: [200],
+  });
+  const entries: unknown = JSON.parse(await answer.text());
+  if (!Array.isArray(entries)) throw unreadable(container, key);
+  return entries.map((entry: unknown) => {
+    if (
+      typeof entry === 'object' &&
+      entry !== null &&
+      'bytes' in entry &&
+      typeof entry.bytes === 'number' &&
+      'hash' in entry &&
+      typeof entry.hash === 'string'
+    ) {
+      return { sizeBytes: entry.bytes, md5: entry.hash };
+    }
+    throw unreadable(container, key);
+  });
+}
+
+/**
+ * Removes what lies under `prefix` in the segments' container, but for what starts with `keep`. Runs on its own time, since
+ * it cleans up after jobs that were cancelled; a failure is logged: segments without a manifest cost room and nothing else.
+ */
+async function removeSegments(
+  deps: LargeObjectDeps,
+  container: string,
+  prefix: string,
+  keep: string | null,
+): Promise<void> {
+  const signal = AbortSignal.timeout(60_000);
+  const home = segmentContainer(container);
+  try {
+    for await (const { key } of listSwift(deps.exchange, home, prefix, signal)) {
+      if (keep === null || !key.startsWith(keep)) await removeOne(deps.exchange, home, key, signal);
+    }
+  } catch (error) {
+    deps.log.warn(
+      { container: home, prefix, error: messageOf(error) },
+      'segments that nothing refers to could not be removed',
+    );
+  }
+}
+
+/** Removes every segment under `prefix`; false if the segments' container is absent. */
+export async function removeSegmentsUnder(
+  exchange: SwiftExchange,
+  capabilities: SwiftCapabilities,
+  container: string,
+  prefix: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const home = segmentContainer(container);
+  async function* keys(): AsyncGenerator<string> {
+    for await (const { key } of listSwift(exchange, home, prefix, signal)) yield key;
+  }
+  await removeMany(exchange, capabilities, home, keys(), signal);
+}
+
+function isRetryable(error: unknown): boolean {
+  return isBackupError(error) && error.retryable;
+}
+
+function tooManySegments(container: string, key: string, most: number): BackupError {
+  return new BackupError(
+    'limit-exceeded',
+    most === 0
+      ? `object ${key} in container ${container} needs a static large object, and this Swift has none: enable its slo middleware`
+      : `object ${key} in container ${container} needs more than the ${most} segments that this Swift allows: raise max_manifest_segments of its slo middleware, or backup_swift_block_size`,
+  );
+}
+
+function unreadable(container: string, key: string): BackupError {
+  return new BackupError(
+    'store-unavailable',
+    `the manifest of object ${key} in container ${container} cannot be read`,
+  );
+}

@@ -1,0 +1,296 @@
+/**
+ * Backups in OpenStack Swift, where Cinder's SwiftBackupDriver finds them (cinder/backup/drivers/swift.py).
+ *
+ * Entry: `createSwiftStore`. Invariants:
+ * - Every put carries the MD5 of its bytes, so that Swift refuses what was changed on the way; every get is checked against it.
+ * - An object of more than one segment is a static large object (swift-large-object.ts); to a reader it is one object.
+ * - Retries and limits are the wrappers'. Only what a wrapper cannot repeat is repeated here: a segment of a stream, a body
+ *   that was cut, a request whose token had expired.
+ */
+import type { RetryPolicy } from '../async/backoff.ts';
+import type { Logger } from '../log.ts';
+import { BackupError, cancelledBy, messageOf, throwIfAborted } from '../model/errors.ts';
+import { createHttp, type Http, type HttpOptions, type HttpResponse } from '../openstack/http.ts';
+import { checkedBody, md5Check, md5Of, noCheck, partsCheck, type BodyCheck } from './body-check.ts';
+import { requireContainer, requireKey } from './key-rules.ts';
+import type { ObjectStore } from './object-store.ts';
+import { cutIntoSegments, type Segment } from './segments.ts';
+import { createSwiftAccess } from './swift-access.ts';
+import { createCapabilities } from './swift-capabilities.ts';
+import { createSwiftExchange } from './swift-exchange.ts';
+import {
+  putLargeObject,
+  readManifest,
+  removeSegmentsUnder,
+  segmentContainer,
+  segmentPrefix,
+} from './swift-large-object.ts';
+import { listSwift } from './swift-listing.ts';
+import type { SwiftCaller, SwiftStoreOptions } from './swift-options.ts';
+import { removeMany, removeOne } from './swift-removal.ts';
+
+export type SwiftDeps = {
+  readonly options: SwiftStoreOptions;
+  /** The request that the store works for; null where there is none (single_user). */
+  readonly caller: SwiftCaller | null;
+  /** For segments of `putStream`; the same as the wrapper's. */
+  readonly retryPolicy: RetryPolicy;
+  readonly now: () => number;
+  readonly log: Logger;
+};
+
+/** Another process may make the first segments of a container, so nothing is taken for absent for longer. */
+const unsegmentedForMs = 30_000;
+
+/** Opens no connection yet. Throws `config-invalid` and, without a token in per_user mode, `store-denied`. */
+export function createSwiftStore({ options, caller, retryPolicy, now, log }: SwiftDeps): ObjectStore {
+  const http = createHttp(httpOptions(options));
+  const serviceHttp: Http | null =
+    options.serviceUser === null ? null : createHttp(serviceHttpOptions(options, options.serviceUser));
+  const exchange = createSwiftExchange(http, createSwiftAccess(options, caller, { http, serviceHttp, now }));
+  const capabilities = createCapabilities(exchange);
+  /** Containers without segments beside them: not asked again for every object that is removed. */
+  const unsegmentedUntilMs = new Map<string, number>();
+
+  async function createContainer(container: string, signal: AbortSignal): Promise<void> {
+    const found = await exchange.tell({ method: 'HEAD', container, signal, accept: [200, 204, 404] });
+    if (found.status !== 404) return;
+    if (!options.createContainers) {
+      throw new BackupError(
+        'object-missing',
+        `container ${container} is absent from Swift, and backup_create_containers is false: create it, or name one that exists`,
+      );
+    }
+    const policy = options.storagePolicy;
+    await exchange.tell({
+      method: 'PUT',
+      container,
+      headers: policy === null ? {} : { 'x-storage-policy': policy },
+      signal,
+      accept: [201, 202, 204],
+    });
+  }
+
+  /** Returns the MD5 of what is stored now. */
+  async function putBuffer(
+    container: string,
+    key: string,
+    bytes: Buffer,
+    signal: AbortSignal,
+  ): Promise<string> {
+    const md5 = await md5Of(bytes, signal);
+    const answer = await exchange.tell({
+      method: 'PUT',
+      container,
+      key,
+      headers: { etag: md5, 'content-type': 'application/octet-stream' },
+      body: bytes,
+      signal,
+      accept: [201],
+    });
+    const stored = unquoted(answer.header('etag'));
+    if (stored === md5) return md5;
+    await removeOne(exchange, container, key, signal).catch((error: unknown) => {
+      log.warn(
+        { container, key, error: messageOf(error) },
+        'an object with wrong bytes could not be removed',
+      );
+    });
+    throw new BackupError(
+      'corrupt',
+      `Swift stored object ${key} in container ${container} with MD5 ${stored} instead of ${md5}: the object is removed; check the server`,
+    );
+  }
+
+  const readFrom = async (
+    container: string,
+    key: string,
+    offset: number,
+    etag: string,
+    signal: AbortSignal,
+  ) => {
+    const answer = await exchange.send({
+      method: 'GET',
+      container,
+      key,
+      headers: { range: `bytes=${offset}-`, 'if-match': etag },
+      signal,
+      accept: [206],
+    });
+    return answer.body;
+  };
+
+  const dropSegments = async (container: string, prefix: string, signal: AbortSignal): Promise<void> => {
+    if ((unsegmentedUntilMs.get(container) ?? 0) > now()) return;
+    const home = segmentContainer(container);
+    const found = await exchange.tell({ method: 'HEAD', container: home, signal, accept: [200, 204, 404] });
+    if (found.status === 404) unsegmentedUntilMs.set(container, now() + unsegmentedForMs);
+    else await removeSegmentsUnder(exchange, await capabilities(signal), container, prefix, signal);
+  };
+
+  return {
+    kind: 'swift',
+    service: 'cinder.backup.drivers.swift.SwiftBackupDriver',
+    async ensureContainer(container, signal) {
+      throwIfAborted(signal);
+      await createContainer(requireSwiftContainer(container), signal);
+    },
+    async put(container, key, body, { signal }) {
+      throwIfAborted(signal);
+      await putBuffer(requireSwiftContainer(container), requireKey(key), body, signal);
+    },
+    async putStream(container, key, body, { signal }) {
+      throwIfAborted(signal);
+      requireSwiftContainer(container);
+      requireKey(key);
+      const segments = cutIntoSegments(body, options.segmentBytes, signal);
+      const first = await segments.next();
+      if (first.done === true) throw cancelledBy(signal);
+      try {
+        if (first.value.last) {
+          await putBuffer(container, key, first.value.bytes, signal);
+          await dropSegments(container, segmentPrefix(key), signal);
+          return;
+        }
+        unsegmentedUntilMs.delete(container);
+        const deps = { exchange, capabilities, putBuffer, createContainer, retryPolicy, log };
+        await putLargeObject(deps, container, key, startingWith(first.value, segments), signal);
+      } finally {
+        await segments.return(undefined);
+      }
+    },
+    async flush(_container, signal) {
+      throwIfAborted(signal);
+      await Promise.resolve();
+    },
+    async get(container, key, { signal }) {
+      throwIfAborted(signal);
+      requireSwiftContainer(container);
+      requireKey(key);
+      const answer = await exchange.send({ method: 'GET', container, key, signal, accept: [200] });
+      const sizeBytes = Number(answer.header('content-length') ?? Number.NaN);
+      const etag = unquoted(answer.header('etag'));
+      if (!Number.isSafeInteger(sizeBytes)) {
+        await answer.discard();
+        throw new BackupError(
+          'store-unavailable',
+          `Swift does not tell the size of object ${key} in ${container}`,
+        );
+      }
+      const check = await checkOf(answer, etag, () => readManifest(exchange, container, key, signal));
+      const body = checkedBody({
+        what: `object ${key} in container ${container} of Swift`,
+        sizeBytes,
+        check,
+        first: answer.body,
+        reopen: (offset) => readFrom(container, key, offset, answer.header('etag') ?? '*', signal),
+      });
+      return { sizeBytes, body };
+    },
+    list: (container, prefix, signal) => listContainer(container, prefix, signal),
+    async remove(container, key, signal) {
+      throwIfAborted(signal);
+      requireSwiftContainer(container);
+      requireKey(key);
+      await removeOne(exchange, container, key, signal);
+      await dropSegments(container, segmentPrefix(key), signal);
+    },
+    async removePrefix(container, prefix, signal) {
+      throwIfAborted(signal);
+      requireSwiftContainer(container);
+      requireKey(prefix);
+      async function* keys(): AsyncGenerator<string> {
+        for await (const { key } of listSwift(exchange, container, prefix, signal)) yield key;
+      }
+      const count = await removeMany(exchange, await capabilities(signal), container, keys(), signal);
+      await dropSegments(container, prefix, signal);
+      return count;
+    },
+    async removeContainer(container, signal) {
+      throwIfAborted(signal);
+      requireSwiftContainer(container);
+      await Promise.resolve();
+    },
+    async close() {
+      await Promise.all([http.close(), serviceHttp?.close()]);
+    },
+  };
+
+  async function* listContainer(container: string, prefix: string, signal: AbortSignal) {
+    throwIfAborted(signal);
+    yield* listSwift(exchange, requireSwiftContainer(container), prefix, signal);
+  }
+}
+
+async function checkOf(
+  answer: HttpResponse,
+  etag: string,
+  manifest: () => ReturnType<typeof readManifest>,
+): Promise<BodyCheck> {
+  if (answer.header('x-static-large-object')?.toLowerCase() === 'true') {
+    try {
+      return partsCheck(await manifest());
+    } catch (error) {
+      await answer.discard();
+      throw error;
+    }
+  }
+  return answer.header('x-object-manifest') === null && /^[0-9a-f]{32}$/.test(etag)
+    ? md5Check(etag)
+    : noCheck;
+}
+
+async function* startingWith(first: Segment, rest: AsyncIterable<Segment>): AsyncGenerator<Segment> {
+  yield first;
+  yield* rest;
+}
+
+function unquoted(etag: string | null): string {
+  return (etag ?? '').replaceAll('"', '').toLowerCase();
+}
+
+/** Swift's own rules for container names on top of the layout's. */
+function requireSwiftContainer(container: string): string {
+  requireContainer(container);
+  if (!container.includes('/') && Buffer.byteLength(segmentContainer(container)) <= 256) return container;
+  throw new BackupError(
+    'message-invalid',
+    `container ${JSON.stringify(container)} cannot be one of Swift: it must have no "/" and at most 247 bytes`,
+  );
+}
+
+function httpOptions(options: SwiftStoreOptions): HttpOptions {
+  return {
+    service: {
+      name: 'Swift',
+      urlOption:
+        options.auth === 'single_user'
+          ? 'backup_swift_auth_url or the catalog'
+          : 'backup_swift_url or the catalog',
+      caOption: 'backup_swift_ca_cert_file',
+      insecureOption: 'backup_swift_auth_insecure',
+    },
+    connections: null,
+    connectTimeoutMs: options.timeoutMs,
+    idleTimeoutMs: options.timeoutMs,
+    caFile: options.caFile,
+    insecure: options.insecure,
+  };
+}
+
+function serviceHttpOptions(
+  options: SwiftStoreOptions,
+  user: NonNullable<SwiftStoreOptions['serviceUser']>,
+): HttpOptions {
+  return {
+    ...httpOptions(options),
+    service: {
+      name: 'Keystone',
+      urlOption: '[service_user] auth_url',
+      caOption: '[service_user] cafile',
+      insecureOption: '[service_user] insecure',
+    },
+    caFile: user.caFile,
+    insecure: user.insecure,
+  };
+}
