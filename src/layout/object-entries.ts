@@ -1,0 +1,146 @@
+/**
+ * The `objects` list of a `_metadata` document: one-key maps of a name to
+ * `{"compression", "length", "md5", "offset"}`, as events of the JSON parser.
+ */
+import { codecOf, type Codec } from '../model/codec.ts';
+import { corruptDocument, type JsonScalar } from './json-parser.ts';
+import type { ObjectEntry } from './metadata-document.ts';
+import { objectKey, objectNumber } from './names.ts';
+
+/** Depths of the document, counted before the bracket: the list, a map of one key, its description. */
+const listDepth = 1;
+const mapDepth = 2;
+const fieldsDepth = 3;
+const insideFields = 4;
+
+type Draft = { number: number; offset: number; length: number; md5: string; codec: Codec | undefined };
+
+export type EntryReader = {
+  /** `depth` is that before the bracket. */
+  open(kind: 'object' | 'array', depth: number): void;
+  /** `depth` is that after the bracket. */
+  close(depth: number): void;
+  key(name: string, depth: number): void;
+  value(value: JsonScalar, depth: number): void;
+  /** All entries, sorted by offset, then by number. Throws `corrupt` if they contradict each other. */
+  finish(): ObjectEntry[];
+};
+
+const md5Pattern = /^[0-9a-fA-F]{32}$/;
+
+export function createEntryReader(
+  name: string,
+  prefix: string,
+  tooLarge: (what: string) => Error,
+  maxObjects: number,
+): EntryReader {
+  const entries: ObjectEntry[] = [];
+  const numbers: number[] = [];
+  let draft: Draft = { number: 0, offset: -1, length: -1, md5: '', codec: undefined };
+  let field = '';
+  let seenFields = new Set<string>();
+
+  const which = () => (draft.number === 0 ? `entry ${entries.length}` : objectKey(prefix, draft.number));
+  const fail = (what: string): Error => corruptDocument(name, what);
+
+  const takeField = (value: JsonScalar): void => {
+    if (field === 'offset' || field === 'length') {
+      const minimum = field === 'length' ? 1 : 0;
+      if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < minimum) {
+        throw fail(`${field} of ${which()} is ${shown(value)}, not a number of bytes`);
+      }
+      draft[field] = value;
+    } else if (field === 'md5') {
+      if (typeof value !== 'string' || !md5Pattern.test(value)) {
+        throw fail(`md5 of ${which()} is ${shown(value)}, not 32 hex digits`);
+      }
+      draft.md5 = value.toLowerCase();
+    } else if (field === 'compression') {
+      draft.codec = typeof value === 'string' ? codecOf(value) : undefined;
+      if (draft.codec === undefined) {
+        throw fail(`compression of ${which()} is ${shown(value)}, not one of none, zlib, bz2 and zstd`);
+      }
+    }
+  };
+
+  const finishEntry = (): void => {
+    const { number, offset, length, md5, codec } = draft;
+    if (number === 0) throw fail(`entry ${entries.length} of its objects is empty`);
+    if (offset < 0 || length < 0 || md5 === '' || codec === undefined) {
+      throw fail(`offset, length, md5 or compression of ${which()} is missing`);
+    }
+    if (!Number.isSafeInteger(offset + length)) throw fail(`${which()} ends beyond 2^53 bytes`);
+    if (entries.length >= maxObjects) throw tooLarge(`${maxObjects} objects`);
+    entries.push({ key: objectKey(prefix, number), offset, length, md5, codec });
+    numbers.push(number);
+  };
+
+  return {
+    open(kind, depth) {
+      if (depth === listDepth && kind !== 'array') throw fail('objects is not a list');
+      if ((depth === mapDepth || depth === fieldsDepth) && kind !== 'object') {
+        throw fail(`entry ${entries.length} of its objects is not a map of one name to its description`);
+      }
+      if (depth === mapDepth) draft = { number: 0, offset: -1, length: -1, md5: '', codec: undefined };
+      if (depth === fieldsDepth) seenFields = new Set();
+      if (depth === insideFields && isField(field))
+        throw fail(`${field} of ${which()} is not of the right type`);
+    },
+    close(depth) {
+      if (depth === mapDepth) finishEntry();
+    },
+    key(text, depth) {
+      if (depth === fieldsDepth) {
+        if (draft.number !== 0) throw fail(`entry ${entries.length} of its objects has more than one name`);
+        const number = objectNumber(prefix, text);
+        if (number === undefined) {
+          throw fail(
+            `${shown(text)} is not the name of an object of this backup (${prefix}-00001 and so on)`,
+          );
+        }
+        draft.number = number;
+      } else if (depth === insideFields) {
+        if (seenFields.has(text)) throw fail(`${text} of ${which()} stands in it twice`);
+        if (isField(text)) seenFields.add(text);
+        field = text;
+      }
+    },
+    value(value, depth) {
+      if (depth === insideFields) takeField(value);
+      else if (depth <= fieldsDepth) throw fail(`entry ${entries.length} of its objects is not a map`);
+    },
+    finish() {
+      requireDistinct(numbers, (number) => fail(`${objectKey(prefix, number)} stands in it twice`));
+      const inOrder = numbers.every((number, at) => at === 0 || number > (numbers[at - 1] ?? 0));
+      entries.sort(byOffset);
+      for (let at = 1; at < entries.length; at += 1) {
+        const [before, after] = [entries[at - 1], entries[at]];
+        if (!inOrder && before && after && before.offset + before.length > after.offset) {
+          throw fail(`${before.key} and ${after.key} overlap, and their order is not that of their numbers`);
+        }
+      }
+      return entries;
+    },
+  };
+}
+
+function isField(field: string): boolean {
+  return field === 'offset' || field === 'length' || field === 'md5' || field === 'compression';
+}
+
+/** Keys of one backup are ordered by number: the longer is the greater. */
+function byOffset(a: ObjectEntry, b: ObjectEntry): number {
+  return a.offset - b.offset || a.key.length - b.key.length || (a.key < b.key ? -1 : 1);
+}
+
+function requireDistinct(numbers: readonly number[], twice: (number: number) => Error): void {
+  const sorted = Float64Array.from(numbers).toSorted();
+  for (let at = 1; at < sorted.length; at += 1) {
+    const number = sorted[at] ?? 0;
+    if (number === sorted[at - 1]) throw twice(number);
+  }
+}
+
+function shown(value: JsonScalar): string {
+  return JSON.stringify(typeof value === 'string' ? value.slice(0, 120) : value);
+}
