@@ -10,20 +10,27 @@ import type { TypedExtent } from '../model/extent.ts';
 import type { BackendInfo, SnapshotInfo, StreamPlan, VolumeDetail, VolumeInfo } from '../protocol/calls.ts';
 
 /** What the agent's reader threads open: structured-clone data, no handles. */
-export type SnapshotSource = { readonly kind: 'file'; readonly path: string; readonly sizeBytes: number };
+export type SnapshotSource = {
+  readonly kind: 'file';
+  readonly path: string;
+  readonly sizeBytes: number;
+  /** The snapshot's identity: the same before and after the path was opened, or it was made anew in between. */
+  readonly identity: string;
+};
 
 export type FoundRanges = {
   readonly method: StreamPlan['method'];
   readonly reason: string;
   /**
    * Sorted, not overlapping, as found (not yet widened to blocks). `data` has to be read, `zero` reads as zeros.
-   * With no previous snapshot the two kinds tile the whole length; else what is not named is unchanged.
+   * With no previous snapshot the two kinds tile everything; else what is not named is unchanged.
+   * An array where all of them are known before anything is read.
    */
-  readonly extents: AsyncIterable<TypedExtent> | Iterable<TypedExtent>;
-  /** The sums of `extents` if they are known before reading. */
-  readonly known: { readonly dataBytes: number; readonly zeroBytes: number } | null;
+  readonly extents: readonly TypedExtent[] | AsyncIterable<TypedExtent>;
   /** Bytes that finding them has read from storage so far (grows while `extents` is consumed). */
   readBytes(): number;
+  /** Lets go of what finding holds open, also if `extents` was never iterated. May be called twice. */
+  close(): Promise<void>;
 };
 
 export type FindRequest = {
@@ -35,6 +42,8 @@ export type FindRequest = {
   /** Bytes to look at; `message-invalid` unless it is the size of the current snapshot. */
   readonly lengthBytes: number;
   readonly blockSize: number;
+  /** Look from here on: a block boundary. */
+  readonly startOffset: number;
   readonly signal: AbortSignal;
 };
 

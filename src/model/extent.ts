@@ -43,48 +43,63 @@ export function* toBlockExtents(
   lengthBytes: number,
   mergeGapBytes = 0,
 ): Generator<TypedExtent> {
-  let held: TypedExtent | undefined;
-  for (const piece of splitZeroEdges(extents, blockSize, lengthBytes)) {
-    if (held !== undefined) {
-      const gap = piece.offset - endOf(held);
-      if (piece.kind === held.kind && gap <= (piece.kind === 'data' ? mergeGapBytes : 0)) {
-        held = { ...held, length: Math.max(endOf(held), endOf(piece)) - held.offset };
-        continue;
-      }
-      yield held;
-    }
-    held = piece;
-  }
-  if (held !== undefined) yield held;
+  const widener = createBlockWidener(blockSize, lengthBytes, mergeGapBytes);
+  for (const extent of extents) yield* widener.push(extent);
+  yield* widener.end();
 }
 
-/** Data extents widened to whole blocks; zero extents whose edges lie inside a block give those blocks to data. */
+/** `toBlockExtents` for extents that come one at a time: each push gives what can no longer change, `end` the rest. */
+export type BlockWidener = {
+  push(extent: TypedExtent): TypedExtent[];
+  end(): TypedExtent[];
+};
+
+export function createBlockWidener(blockSize: number, lengthBytes: number, mergeGapBytes = 0): BlockWidener {
+  let held: TypedExtent | undefined;
+  return {
+    push(extent) {
+      const ready: TypedExtent[] = [];
+      for (const piece of splitZeroEdges(extent, blockSize, lengthBytes)) {
+        if (held !== undefined) {
+          const gap = piece.offset - endOf(held);
+          if (piece.kind === held.kind && gap <= (piece.kind === 'data' ? mergeGapBytes : 0)) {
+            held = { ...held, length: Math.max(endOf(held), endOf(piece)) - held.offset };
+            continue;
+          }
+          ready.push(held);
+        }
+        held = piece;
+      }
+      return ready;
+    },
+    end() {
+      const ready = held === undefined ? [] : [held];
+      held = undefined;
+      return ready;
+    },
+  };
+}
+
+/** Data widened to whole blocks; a zero extent whose edges lie inside a block gives those blocks to data. */
 function* splitZeroEdges(
-  extents: Iterable<TypedExtent>,
+  extent: TypedExtent,
   blockSize: number,
   lengthBytes: number,
 ): Generator<TypedExtent> {
   const down = (offset: number) => offset - (offset % blockSize);
   const up = (offset: number) => Math.min(lengthBytes, blockCount(offset, blockSize) * blockSize);
-  for (const extent of extents) {
-    const start = extent.offset;
-    const end = Math.min(endOf(extent), lengthBytes);
-    if (start >= end) continue;
-    if (extent.kind === 'data') {
-      yield { kind: 'data', offset: down(start), length: up(end) - down(start) };
-      continue;
-    }
-    const innerStart = Math.min(up(start), lengthBytes);
-    const innerEnd = end === lengthBytes ? lengthBytes : down(end);
-    if (innerStart >= innerEnd) {
-      yield { kind: 'data', offset: down(start), length: up(end) - down(start) };
-      continue;
-    }
-    if (down(start) < innerStart)
-      yield { kind: 'data', offset: down(start), length: innerStart - down(start) };
-    yield { kind: 'zero', offset: innerStart, length: innerEnd - innerStart };
-    if (innerEnd < up(end)) yield { kind: 'data', offset: innerEnd, length: up(end) - innerEnd };
+  const start = extent.offset;
+  const end = Math.min(endOf(extent), lengthBytes);
+  if (start >= end) return;
+  const innerStart = up(start);
+  const innerEnd = end === lengthBytes ? lengthBytes : down(end);
+  if (extent.kind === 'data' || innerStart >= innerEnd) {
+    yield { kind: 'data', offset: down(start), length: up(end) - down(start) };
+    return;
   }
+  if (down(start) < innerStart) yield { kind: 'data', offset: down(start), length: innerStart - down(start) };
+  yield { kind: 'zero', offset: innerStart, length: innerEnd - innerStart };
+  if (innerEnd < up(end)) yield { kind: 'data', offset: innerEnd, length: up(end) - innerEnd };
 }
 
 /** Cuts sorted extents so that nothing lies below `startOffset`. */

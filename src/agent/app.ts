@@ -1,0 +1,117 @@
+/**
+ * The agent's HTTP application, built without listening. Routes stand in volume-routes (JSON), stream-routes
+ * (snapshot to client) and write-routes (client to volume); the protocol is described in openapi/agent.yaml
+ * and openapi/agent-stream.md.
+ *
+ * Names are checked by the schemas before a handler sees them. Every stream ends, and lets go of its files and jobs,
+ * when its client leaves or the app is closed.
+ */
+import swagger from '@fastify/swagger';
+import { fastify, type FastifyInstance } from 'fastify';
+import {
+  jsonSchemaTransform,
+  jsonSchemaTransformObject,
+  serializerCompiler,
+  validatorCompiler,
+} from 'fastify-type-provider-zod';
+import type { Logger } from '../log.ts';
+import { BackupError } from '../model/errors.ts';
+import { createAccessCheck, tlsOptions, type AgentAccess } from './access.ts';
+import { createErrorHandler } from './error-answer.ts';
+import type { ReaderPool } from './reader-pool.ts';
+import { createRequests, type Requests } from './requests.ts';
+import { streamRoutes } from './stream-routes.ts';
+import type { VolumeBackend } from './volume-backend.ts';
+import { volumeRoutes } from './volume-routes.ts';
+import { writeRoutes } from './write-routes.ts';
+
+export type AgentAppOptions = {
+  readonly backends: readonly VolumeBackend[];
+  readonly access: AgentAccess;
+  readonly log: Logger;
+  readonly readers: ReaderPool;
+  /** An idle frame after so long without another: 10 s. */
+  readonly idleMs?: number | undefined;
+  /** Streams and snapshots under way at once; more are `agent-unavailable`, to be tried again: 32. */
+  readonly maxStreams?: number | undefined;
+};
+
+export type AgentContext = {
+  readonly backends: readonly VolumeBackend[];
+  /** Throws `not-found`. */
+  readonly backendOf: (name: string) => VolumeBackend;
+  readonly log: Logger;
+  readonly readers: ReaderPool;
+  readonly requests: Requests;
+  readonly idleMs: number;
+};
+
+/** JSON bodies: the longest is a `blocks` request of 4096 ranges. */
+const bodyLimit = 256 * 1024;
+
+export function createAgentApp(options: AgentAppOptions): FastifyInstance {
+  const { access, backends, log, readers } = options;
+  const handleError = createErrorHandler(log);
+  const https = tlsOptions(access);
+  const shared = {
+    bodyLimit,
+    forceCloseConnections: true,
+    routerOptions: { maxParamLength: 256 },
+    frameworkErrors: handleError,
+  } as const;
+  const keepAlive = { keepAlive: true, keepAliveInitialDelay: 30_000 };
+  const app: FastifyInstance =
+    https === null
+      ? fastify({ ...shared, http: keepAlive })
+      : (fastify({ ...shared, https: { ...https, ...keepAlive } }) as unknown as FastifyInstance);
+
+  app.setValidatorCompiler(validatorCompiler);
+  app.setSerializerCompiler(serializerCompiler);
+  app.setErrorHandler(handleError);
+  app.setNotFoundHandler((request, reply) => {
+    handleError(
+      new BackupError('not-found', `there is no ${request.method} ${request.url} here`),
+      request,
+      reply,
+    );
+  });
+  const checkAccess = createAccessCheck(access);
+  app.addHook('onRequest', async (request) => checkAccess(request));
+
+  const requests = createRequests(options.maxStreams ?? 32);
+  app.addHook('preClose', async () => requests.stop());
+
+  const byName = new Map(backends.map((backend) => [backend.info.name, backend]));
+  const context: AgentContext = {
+    backends,
+    log,
+    readers,
+    requests,
+    idleMs: options.idleMs ?? 10_000,
+    backendOf(name) {
+      const backend = byName.get(name);
+      if (backend === undefined) throw new BackupError('not-found', `backend ${name} is not served here`);
+      return backend;
+    },
+  };
+
+  app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'cinder-delta agent',
+        version: '1',
+        description:
+          'Finds, reads and writes the blocks of volumes where they are stored. Streams: agent-stream.md.',
+      },
+    },
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  });
+  app.register(async (scope) => {
+    volumeRoutes(scope, context);
+    streamRoutes(scope, context);
+    writeRoutes(scope, context);
+  });
+  return app;
+}

@@ -1,0 +1,68 @@
+/** A raw file as the target of a restore. */
+import type { FileHandle } from 'node:fs/promises';
+import { BackupError } from '../model/errors.ts';
+import { translateFileError } from './file-errors.ts';
+import type { FileThreads } from './file-snapshots.ts';
+import type { OpenVolume } from './file-volumes.ts';
+import type { WriteTarget } from './volume-backend.ts';
+
+/** Takes over the handle; `closed` is called once when the target is closed. */
+export function createFileTarget(deps: {
+  readonly volume: OpenVolume;
+  readonly threads: FileThreads;
+  readonly closed: () => void;
+}): WriteTarget {
+  const { handle, info } = deps.volume;
+  const running = new Set<Promise<void>>();
+  let open = true;
+
+  const perform = (offset: number, length: number, work: () => Promise<void>): Promise<void> => {
+    if (!open) return Promise.reject(new BackupError('bug', `the restore target ${info.name} is closed`));
+    if (offset < 0 || length < 0 || offset + length > info.size_bytes) {
+      return Promise.reject(
+        new BackupError(
+          'message-invalid',
+          `bytes ${offset} to ${offset + length} lie outside ${info.name}, which has ${info.size_bytes}: resize it first`,
+        ),
+      );
+    }
+    const task = work()
+      .catch((error: unknown) => {
+        throw translateFileError(error, `${info.name} at byte ${offset}`);
+      })
+      .finally(() => running.delete(task));
+    running.add(task);
+    return task;
+  };
+
+  return {
+    sizeBytes: info.size_bytes,
+    write: (offset, bytes) => perform(offset, bytes.length, () => writeFully(handle, bytes, offset)),
+    zero: (offset, length) =>
+      perform(offset, length, async () => {
+        const end = offset + length;
+        for (let from = offset; from < end;) {
+          const step = { kind: 'zero', fd: handle.fd, from, end } as const;
+          from = (await deps.threads.run(step, [], new AbortController().signal)).next;
+        }
+      }),
+    flush: () => perform(0, 0, () => handle.sync()),
+    async close() {
+      if (!open) return;
+      open = false;
+      await Promise.allSettled(running);
+      try {
+        await handle.close();
+      } finally {
+        deps.closed();
+      }
+    },
+  };
+}
+
+async function writeFully(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {
+  for (let done = 0; done < bytes.length;) {
+    const { bytesWritten } = await handle.write(bytes, done, bytes.length - done, position + done);
+    done += bytesWritten;
+  }
+}

@@ -1,0 +1,137 @@
+/** Takes a stream of frames into a restore target. */
+import { createBudget } from '../async/limit.ts';
+import { createTaskGroup } from '../async/task-group.ts';
+import { BackupError, isErrorCode } from '../model/errors.ts';
+import { streamError, streamTotals, type WriteTotals } from '../protocol/calls.ts';
+import { createFrameDecoder, dataFrameBytes, type Frame } from '../protocol/frames.ts';
+import type { WriteTarget } from './volume-backend.ts';
+import { createWrittenRanges } from './written-ranges.ts';
+
+/** Frames that are written side by side; each holds a copy of its bytes. */
+const writesInFlight = 4;
+
+/**
+ * Writes data and zero frames, in any order of offsets, each byte at most once; flushes; and only then returns the
+ * sums. Throws `corrupt` for damaged frames, a stream without totals or with others than it held, `message-invalid`
+ * for ranges outside the volume or written twice, and what the sender's error frame or the target say.
+ */
+export async function takeFrames(
+  body: AsyncIterable<Uint8Array>,
+  target: WriteTarget,
+  signal: AbortSignal,
+): Promise<WriteTotals> {
+  const decoder = createFrameDecoder();
+  const written = createWrittenRanges();
+  const group = createTaskGroup(writesInFlight, signal);
+  const slots = createBudget(writesInFlight);
+  const free: Buffer[] = [];
+  const sums = { data_bytes: 0, zero_bytes: 0 };
+  let ended = false;
+
+  const write = async (frame: Frame) => {
+    const release = await slots.acquire(1, group.signal);
+    const buffer = free.pop();
+    const room =
+      buffer !== undefined && buffer.length >= frame.length
+        ? buffer
+        : Buffer.allocUnsafeSlow(Math.max(dataFrameBytes, frame.length));
+    frame.data.copy(room);
+    const { offset, length } = frame;
+    await group.add(async () => {
+      try {
+        await target.write(offset, room.subarray(0, length));
+      } finally {
+        free.push(room);
+        release();
+      }
+    });
+  };
+
+  const take = async (frame: Frame) => {
+    if (ended) throw corrupt('frames follow the totals');
+    switch (frame.type) {
+      case 'data':
+      case 'zero':
+        if (frame.length > target.sizeBytes - frame.offset) {
+          throw new BackupError(
+            'message-invalid',
+            `a frame of ${frame.length} bytes at ${frame.offset} reaches over the end of the volume at ${target.sizeBytes}: resize it first`,
+          );
+        }
+        if (frame.digests.length > 0)
+          throw new BackupError('message-invalid', 'data into a volume carries no digests');
+        written.add(frame.offset, frame.length);
+        if (frame.type === 'data') {
+          sums.data_bytes += frame.length;
+          await write(frame);
+        } else {
+          const { offset, length } = frame;
+          sums.zero_bytes += length;
+          await group.add(() => target.zero(offset, length));
+        }
+        return;
+      case 'idle':
+        return;
+      case 'totals':
+        requireTotals(frame, sums);
+        ended = true;
+        return;
+      case 'error':
+        throw senderError(frame);
+      case 'plan':
+      case 'digests':
+        throw new BackupError(
+          'message-invalid',
+          `a ${frame.type} frame has no place in a stream into a volume`,
+        );
+      default:
+        frame.type satisfies never;
+    }
+  };
+
+  try {
+    for await (const bytes of body) {
+      for (const frame of decoder.push(bytes)) await take(frame);
+      group.signal.throwIfAborted();
+    }
+    if (!ended) throw corrupt('the stream ends without its totals: it was cut');
+    if (!decoder.atBoundary) throw corrupt('the stream ends inside a frame');
+  } catch (error) {
+    group.cancel(error);
+  }
+  await group.settle();
+  await target.flush();
+  return sums;
+}
+
+function requireTotals(frame: Frame, sums: WriteTotals): void {
+  const parsed = streamTotals.safeParse(jsonOf(frame));
+  if (!parsed.success) throw corrupt('its totals are not valid JSON of totals');
+  const { data_bytes, zero_bytes } = parsed.data;
+  if (data_bytes === sums.data_bytes && zero_bytes === sums.zero_bytes) return;
+  throw corrupt(
+    `its totals say ${data_bytes} bytes of data and ${zero_bytes} of zeros, it held ${sums.data_bytes} and ${sums.zero_bytes}`,
+  );
+}
+
+function senderError(frame: Frame): BackupError {
+  const parsed = streamError.safeParse(jsonOf(frame));
+  if (!parsed.success) return corrupt('its error frame is not valid');
+  const { code, message } = parsed.data;
+  return new BackupError(isErrorCode(code) ? code : 'cancelled', `the sender gave up: ${message}`);
+}
+
+function jsonOf(frame: Frame): unknown {
+  try {
+    return JSON.parse(frame.data.toString('utf8'));
+  } catch {
+    return undefined;
+  }
+}
+
+function corrupt(what: string): BackupError {
+  return new BackupError(
+    'corrupt',
+    `stream into the volume: ${what}; the volume's content is undefined, write all of it again`,
+  );
+}

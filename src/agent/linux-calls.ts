@@ -1,0 +1,59 @@
+/**
+ * System calls that Node does not offer, through koffi: holes of a file, physical extents, punching holes.
+ * Synchronous: for worker threads. Everything that uses them also works, more slowly, without.
+ */
+import { getSystemErrorName } from 'node:util';
+
+export type LinuxCalls = {
+  /** The first byte of data at or after `offset`, or null if there is none (lseek SEEK_DATA). */
+  seekData(fd: number, offset: number): number | null;
+  /** The first byte of a hole at or after `offset`, which must be data; the end of the file counts (SEEK_HOLE). */
+  seekHole(fd: number, offset: number): number;
+  /** FS_IOC_FIEMAP on a prepared request, in place. */
+  fiemap(fd: number, request: Buffer): void;
+  /** Makes the range a hole without changing the file's size (fallocate). */
+  punchHole(fd: number, offset: number, length: number): void;
+};
+
+const seekDataWhence = 3;
+const seekHoleWhence = 4;
+const fiemapRequest = 0xc020660b;
+const punchHoleKeepSize = 0x02 | 0x01;
+
+/** The calls, or null where they cannot be had: another system, or no prebuilt koffi. Calls throw errors with an errno `code`. */
+export async function loadLinuxCalls(): Promise<LinuxCalls | null> {
+  if (process.platform !== 'linux') return null;
+  try {
+    const { default: koffi } = await import('koffi');
+    const libc = koffi.load(null);
+    const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
+    const ioctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
+    const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+    const call = (name: string, target: (...args: unknown[]) => unknown, ...args: unknown[]): number => {
+      const result = Number(target(...args));
+      if (result >= 0) return result;
+      const errno = koffi.errno();
+      const code = getSystemErrorName(-errno);
+      throw Object.assign(new Error(`${code}: ${name}`), { code, errno });
+    };
+    return {
+      seekData(fd, offset) {
+        try {
+          return call('lseek', lseek, fd, offset, seekDataWhence);
+        } catch (error) {
+          if (error instanceof Error && 'code' in error && error.code === 'ENXIO') return null;
+          throw error;
+        }
+      },
+      seekHole: (fd, offset) => call('lseek', lseek, fd, offset, seekHoleWhence),
+      fiemap(fd, request) {
+        call('ioctl FIEMAP', ioctl, fd, fiemapRequest, request);
+      },
+      punchHole(fd, offset, length) {
+        call('fallocate', fallocate, fd, punchHoleKeepSize, offset, length);
+      },
+    };
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,64 @@
+/** The call that takes a stream of frames into a volume. */
+import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { IncomingMessage } from 'node:http';
+import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import { z } from 'zod';
+import { cancelledBy } from '../model/errors.ts';
+import { backendName, volumeNameSchema, writeTotals } from '../protocol/calls.ts';
+import { streamContentType } from '../protocol/frames.ts';
+import type { AgentContext } from './app.ts';
+import { takeFrames } from './frame-intake.ts';
+import { errorResponses } from './route-schemas.ts';
+
+/** How long a client may go on sending after it was refused, before it is cut off. */
+const lingerMs = 10_000;
+
+export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
+  const routes = app.withTypeProvider<ZodTypeProvider>();
+  const { backendOf, log, requests } = context;
+
+  app.addContentTypeParser(
+    [streamContentType, 'application/octet-stream'],
+    (_request, payload, done: (error: Error | null, body: IncomingMessage) => void) => done(null, payload),
+  );
+
+  routes.put(
+    '/v1/backends/:backend/volumes/:volume/data',
+    {
+      schema: {
+        summary: 'Write a stream of data and zeros into a volume',
+        description: `The body is a stream of frames (${streamContentType}): see agent-stream.md. Answered after everything is on stable storage.`,
+        params: z.object({ backend: backendName, volume: volumeNameSchema }),
+        response: { 200: writeTotals, ...errorResponses },
+      },
+    },
+    async ({ params, raw }, reply) => {
+      const backend = backendOf(params.backend);
+      requests.requireRoom();
+      const { controller, done } = requests.begin(reply);
+      try {
+        await using held = new AsyncDisposableStack();
+        const target = await backend.openTarget(params.volume);
+        held.defer(() => target.close());
+        const body = raw.iterator({ destroyOnReturn: false });
+        const totals = await takeFrames(body, target, controller.signal);
+        log.info({ volume: params.volume, ...totals }, 'volume written');
+        return totals;
+      } catch (error) {
+        cutOffLater(raw, reply);
+        throw controller.signal.aborted ? cancelledBy(controller.signal) : error;
+      } finally {
+        done();
+      }
+    },
+  );
+}
+
+/** A client that has not read its refusal yet needs the connection for it; one that never stops loses it. */
+function cutOffLater(request: IncomingMessage, reply: FastifyReply): void {
+  reply.raw.once('finish', () => {
+    if (request.complete) return;
+    const timer = setTimeout(() => request.destroy(), lingerMs);
+    request.once('close', () => clearTimeout(timer));
+  });
+}
