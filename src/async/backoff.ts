@@ -1,4 +1,4 @@
-/** Waiting between tries: exponential with full jitter. */
+/** Waiting between tries: exponential, with jitter over the upper half. */
 import { setTimeout as sleep } from 'node:timers/promises';
 
 export type RetryPolicy = {
@@ -11,6 +11,11 @@ export type RetryPolicy = {
 /** The upper bound of the wait before try `attempt` (1 = the first retry): first * 2^(attempt-1), capped. */
 export function backoffMs(policy: RetryPolicy, attempt: number): number {
   return Math.min(policy.maxDelayMs, policy.firstDelayMs * 2 ** (attempt - 1));
+}
+
+/** The wait before try `attempt`, in whole ms: between half of `backoffMs` and all of it. */
+export function jitteredBackoffMs(policy: RetryPolicy, attempt: number): number {
+  return Math.round(backoffMs(policy, attempt) * (0.5 + Math.random() / 2));
 }
 
 /**
@@ -32,7 +37,7 @@ export async function retry<T>(
       return await work(attempt);
     } catch (error) {
       if (attempt >= policy.attempts || !options.isRetryable(error)) throw error;
-      const delayMs = Math.round(backoffMs(policy, attempt) * (0.5 + Math.random() / 2));
+      const delayMs = jitteredBackoffMs(policy, attempt);
       options.onRetry?.(error, attempt, delayMs);
       await sleep(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal });
     }

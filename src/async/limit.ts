@@ -8,11 +8,15 @@ export type Budget = {
   readonly held: number;
   /** The most that was ever held. */
   readonly peak: number;
+  /** Requests that wait. */
+  readonly waiting: number;
   /**
    * Waits until `units` are free, and takes them. A request for more than the capacity waits until it
    * can have all of it. Rejects with the signal's reason. The returned release may be called twice.
    */
   acquire(units: number, signal?: AbortSignal): Promise<() => void>;
+  /** The same without waiting: undefined if the units are not free, or others wait for theirs. */
+  tryAcquire(units: number): (() => void) | undefined;
 };
 
 type Waiter = { readonly units: number; readonly grant: () => void };
@@ -48,6 +52,12 @@ export function createBudget(capacity: number): Budget {
     },
     get peak() {
       return peak;
+    },
+    get waiting() {
+      return waiters.length;
+    },
+    tryAcquire(units) {
+      return waiters.length === 0 && held + units <= capacity ? take(units) : undefined;
     },
     acquire(wanted, signal) {
       const units = Math.min(wanted, capacity);

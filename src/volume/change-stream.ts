@@ -1,0 +1,125 @@
+/**
+ * Frame streams as change events. A stream is opened, decoded and checked; one that is cut - a broken
+ * connection, an end without totals, a silence, a retryable error of the agent - is opened again where its last
+ * whole frame ended, so that each byte is handed on exactly once. What breaks a rule is never tried again.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { jitteredBackoffMs, type RetryPolicy } from '../async/backoff.ts';
+import type { Logger } from '../log.ts';
+import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
+import { fromOffset, type Extent } from '../model/extent.ts';
+import type { StreamTotals } from '../protocol/calls.ts';
+import { createFrameDecoder } from '../protocol/frames.ts';
+import type { ChangeEvent } from './block-source.ts';
+import { createStreamCheck, type StreamCheck, type StreamRules } from './stream-check.ts';
+
+/** One stream to be read to its end, however many requests that takes. */
+export type ChangeStreamRequest = StreamRules & {
+  /** Asks the agent for what is left: from `startOffset` on, `cover` being what of it has to come. */
+  open(
+    left: { readonly startOffset: number; readonly cover: readonly Extent[] | null },
+    signal: AbortSignal,
+  ): Promise<AsyncIterable<Uint8Array>>;
+};
+
+export type ChangeStreamPolicy = {
+  /** Attempts are counted anew whenever one has brought the stream forward. */
+  readonly retry: RetryPolicy;
+  readonly log: Logger;
+};
+
+type Counters = { -readonly [field in keyof StreamTotals]: StreamTotals[field] };
+
+/**
+ * The events of a stream: one plan (the first request's), ranges, one totals event. The totals count what was
+ * handed on; `read_bytes` of a request that was cut is not known and counts as the data that arrived.
+ * Throws `corrupt`, `agent-unavailable` when the attempts are used up, what the agent reports, or `cancelled`.
+ */
+export async function* readChangeStream(
+  request: ChangeStreamRequest,
+  { retry, log }: ChangeStreamPolicy,
+  signal: AbortSignal,
+): AsyncGenerator<ChangeEvent> {
+  const sum: Counters = { data_bytes: 0, zero_bytes: 0, digests: 0, read_bytes: 0 };
+  let startOffset = request.startOffset;
+  let planned = false;
+  for (let attempt = 1; ; attempt += 1) {
+    throwIfAborted(signal);
+    const cover = request.cover === null ? null : [...fromOffset(request.cover, startOffset)];
+    const check = createStreamCheck({ ...request, startOffset, cover });
+    let failure: BackupError;
+    try {
+      const body = await request.open({ startOffset, cover }, signal);
+      for await (const event of decode(request.what, body, check)) {
+        if (event.kind === 'plan') {
+          if (planned) continue;
+          planned = true;
+        }
+        if (event.kind !== 'totals') yield event;
+      }
+      addTotals(sum, check.counted);
+      yield { kind: 'totals', totals: sum };
+      return;
+    } catch (error) {
+      if (signal.aborted) throw cancelledBy(signal);
+      if (!isBackupError(error) || !error.retryable) throw error;
+      failure = error;
+    }
+
+    addTotals(sum, check.ended ? check.counted : { ...check.counted, read_bytes: check.counted.data_bytes });
+    if (check.ended || check.covered) {
+      yield { kind: 'totals', totals: sum };
+      return;
+    }
+    if (check.position > startOffset) attempt = 1;
+    startOffset = check.position;
+    if (attempt >= retry.attempts) throw gaveUp(request.what, startOffset, retry.attempts, failure);
+    const delayMs = jitteredBackoffMs(retry, attempt);
+    log.warn(
+      { stream: request.what, startOffset, attempt, delayMs, err: failure },
+      'agent stream cut: going on',
+    );
+    await sleep(delayMs, undefined, { signal }).catch(() => throwIfAborted(signal));
+  }
+}
+
+async function* decode(
+  what: string,
+  body: AsyncIterable<Uint8Array>,
+  check: StreamCheck,
+): AsyncGenerator<ChangeEvent> {
+  const decoder = createFrameDecoder();
+  for await (const piece of body) {
+    for (const frame of decoder.push(piece)) {
+      const event = check.accept(frame);
+      if (event !== null) yield event;
+    }
+  }
+  if (!check.ended) {
+    throw new BackupError(
+      'agent-unavailable',
+      `${what}: the stream ended at offset ${check.position} without totals; check that the agent still runs`,
+    );
+  }
+  if (!decoder.atBoundary) {
+    throw new BackupError(
+      'corrupt',
+      `${what}: the agent sent more bytes after the totals; check its version and its log`,
+    );
+  }
+}
+
+function addTotals(sum: Counters, more: StreamTotals): void {
+  sum.data_bytes += more.data_bytes;
+  sum.zero_bytes += more.zero_bytes;
+  sum.digests += more.digests;
+  sum.read_bytes += more.read_bytes;
+}
+
+function gaveUp(what: string, offset: number, attempts: number, failure: BackupError): BackupError {
+  return new BackupError(
+    'agent-unavailable',
+    `${what}: gave up at offset ${offset} after ${attempts} attempts: ${failure.message}`,
+    { cause: failure },
+  );
+}
