@@ -1,6 +1,8 @@
 /** Stores of this project on the servers of the test scripts. */
 import { createLogger } from '../../src/log.ts';
 import type { ObjectStore } from '../../src/store/object-store.ts';
+import { createS3Store } from '../../src/store/s3.ts';
+import { s3Defaults, type S3StoreOptions } from '../../src/store/s3-options.ts';
 import { createSwiftStore } from '../../src/store/swift.ts';
 import { swiftDefaults, type SwiftCaller, type SwiftStoreOptions } from '../../src/store/swift-options.ts';
 
@@ -32,4 +34,20 @@ export function swiftStore(options: SwiftStoreOptions, caller: SwiftCaller | nul
     now: () => Date.now(),
     log: silentLog,
   });
+}
+
+/** The options of s3api with TempAuth's user `test:tester`. */
+export function s3ApiOptions(endpointUrl: string, changes: Partial<S3StoreOptions> = {}): S3StoreOptions {
+  return {
+    ...s3Defaults,
+    endpointUrl,
+    accessKey: 'test:tester',
+    secretKey: 'testing',
+    partBytes: 5 * 1024 * 1024,
+    ...changes,
+  };
+}
+
+export function s3Store(options: S3StoreOptions): ObjectStore {
+  return createS3Store({ options, retryPolicy: quickRetries, log: silentLog });
 }
