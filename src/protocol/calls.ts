@@ -116,7 +116,11 @@ export const streamPlan = z.object({
   zero_bytes: bytes.nullable(),
 });
 
-/** The last frame: what the stream held. `read_bytes` counts what was read from storage to find and to send it. */
+/**
+ * The last frame: what the stream held. `data_bytes` and `zero_bytes` count the bytes of the volume that data (or
+ * digests) and zero frames were about, `digests` those of data and digests frames alike. `read_bytes` counts
+ * what was read from storage to find and to send it.
+ */
 export const streamTotals = z.object({
   data_bytes: bytes,
   zero_bytes: bytes,

@@ -157,6 +157,7 @@ export function createStreamCheck(rules: StreamRules): StreamCheck {
         case 'digests':
           if (rules.carries !== 'digests') throw unexpected(frame);
           takeRange(frame);
+          counted.data_bytes += frame.length;
           counted.digests += frame.digests.length / digestBytes;
           return { kind: 'digests', offset: frame.offset, length: frame.length, digests: frame.digests };
         case 'zero':

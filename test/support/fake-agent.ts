@@ -73,10 +73,8 @@ export function honestFrames(
     const digests = blockDigests(bytes, blockSize);
     const place = { offset: part.offset, length: part.length, digests };
     if (kind === 'digests') frames.push({ type: 'digests', ...place });
-    else {
-      frames.push({ type: 'data', ...place, data: bytes });
-      sum.data_bytes += part.length;
-    }
+    else frames.push({ type: 'data', ...place, data: bytes });
+    sum.data_bytes += part.length;
     sum.digests += digests.length / 32;
     sum.read_bytes += part.length;
   }
