@@ -1,0 +1,265 @@
+import { readdirSync, readFileSync } from 'node:fs';
+import { describe, expect, test } from 'vitest';
+import { decodeMetadata, encodeMetadata } from '../../src/layout/metadata.ts';
+import type { MetadataDocument } from '../../src/layout/metadata-document.ts';
+import { objectKey } from '../../src/layout/names.ts';
+
+const fixtures = new URL('../fixtures/cinder/layout/', import.meta.url);
+const prefix = 'volume_v_20261122092341_backup_b';
+
+async function* inPieces(text: Buffer, step: number): AsyncGenerator<Buffer> {
+  for (let at = 0; at < text.length; at += step) yield text.subarray(at, at + step);
+}
+
+const decode = (text: string | Buffer, step = 100_000, from = prefix): Promise<MetadataDocument> =>
+  decodeMetadata(inPieces(Buffer.from(text), step), `${from}_metadata`, from);
+const encode = (document: MetadataDocument): Buffer => Buffer.concat([...encodeMetadata(document)]);
+
+const entry = (number: number, offset: number, length: number): unknown => ({
+  [objectKey(prefix, number)]: { compression: 'zlib', length, md5: '0a'.repeat(16), offset },
+});
+const good = () => ({
+  version: '1.0.0',
+  backup_id: 'b',
+  volume_id: 'v',
+  backup_name: null as unknown,
+  backup_description: null,
+  created_at: '2026-11-22 09:23:39+00:00',
+  parent_id: null,
+  objects: [entry(1, 0, 32768), entry(2, 32768, 32768)] as unknown,
+  volume_meta: '{"version": 2}' as unknown,
+});
+
+const ours: MetadataDocument = {
+  backupId: 'b',
+  volumeId: 'v',
+  backupName: 'nächtlich 😀',
+  backupDescription: 'line\nbreak',
+  createdAt: '2026-11-22 09:23:39+00:00',
+  parentId: 'p',
+  objects: [
+    { key: objectKey(prefix, 1), offset: 0, length: 65536, md5: 'ab'.repeat(16), codec: 'zstd' },
+    { key: objectKey(prefix, 2), offset: 131072, length: 512, md5: 'cd'.repeat(16), codec: 'none' },
+  ],
+  volumeMeta: '{"version": 2, "volume-base-metadata": {"display_name": "\\u00e9"}}',
+  extraMetadata: { key: ['value', 1, null, { deeper: true }] },
+  delta: {
+    mode: 'delta',
+    reason: 'the parent’s snapshot is there',
+    lengthBytes: 131584,
+    blockSize: 512,
+    base: {
+      backend: 'node-1@lvm',
+      volumeName: 'volume-v',
+      volumeIdentity: 'id 1',
+      snapshotName: 'backup.b.snap.1',
+      snapshotIdentity: 'id 2',
+    },
+    readBytes: 66048,
+    storedBytes: 1234,
+  },
+};
+
+describe('documents of Cinder', () => {
+  const names = readdirSync(fixtures).filter((name) => name.endsWith('_metadata.json'));
+  for (const name of names) {
+    for (const step of [1, 1000, 100_000]) {
+      test(`${name} is decoded and encoded to the same bytes (pieces of ${step})`, async () => {
+        const text = readFileSync(new URL(name, fixtures));
+        const first = Object.keys(JSON.parse(text.toString()).objects[0])[0] ?? '';
+        const document = await decode(text, step, first.slice(0, -'-00001'.length));
+        expect(document.objects.length).toBeGreaterThan(0);
+        expect(encode(document).toString()).toBe(text.toString());
+      });
+    }
+  }
+
+  test('every spelling of a codec is read', async () => {
+    const spellings = {
+      none: 'none',
+      off: 'none',
+      no: 'none',
+      zlib: 'zlib',
+      gzip: 'zlib',
+      bz2: 'bz2',
+      bzip2: 'bz2',
+      ZSTD: 'zstd',
+    };
+    for (const [spelling, codec] of Object.entries(spellings)) {
+      const document = await decode(JSON.stringify(good()).replaceAll('"zlib"', `"${spelling}"`));
+      expect(document.objects[0]?.codec).toBe(codec);
+    }
+  });
+
+  test('an empty list of objects is written as Python writes it', async () => {
+    const text = encode({ ...ours, objects: [], delta: null, extraMetadata: null }).toString();
+    expect(text).toContain('"objects": [],\n');
+    expect((await decode(text)).objects).toEqual([]);
+  });
+
+  test('a document older than increments needs no parent, name or volume metadata', async () => {
+    const { version, backup_id, volume_id, objects } = good();
+    const document = await decode(JSON.stringify({ version, backup_id, volume_id, objects }));
+    expect(document).toMatchObject({ parentId: null, backupName: null, volumeMeta: null, delta: null });
+  });
+});
+
+describe('documents of ours', () => {
+  for (const step of [1, 17, 100_000]) {
+    test(`come back whole (pieces of ${step})`, async () => {
+      expect(await decode(encode(ours), step)).toEqual(ours);
+    });
+  }
+
+  test('keep their keys in the order of Python', () => {
+    const keys = Object.keys(JSON.parse(encode(ours).toString()));
+    expect(keys).toEqual(keys.toSorted());
+    expect(keys).toContain('cinder_delta');
+    expect(keys).toContain('extra_metadata');
+  });
+
+  test('are written in pieces, however many objects there are', async () => {
+    const objects = Array.from({ length: 20_000 }, (_, n) => ({
+      key: objectKey(prefix, n + 1),
+      offset: n * 512,
+      length: 512,
+      md5: 'ef'.repeat(16),
+      codec: 'none' as const,
+    }));
+    const pieces = [...encodeMetadata({ ...ours, objects })];
+    expect(Math.max(...pieces.map((piece) => piece.length))).toBeLessThan(128 * 1024);
+    expect((await decode(Buffer.concat(pieces))).objects).toEqual(objects);
+  });
+
+  const foreign: readonly [string, unknown][] = [
+    ['of a later version', { version: 2, mode: 'delta' }],
+    ['of another shape', { version: 1, mode: 'sideways' }],
+    ['that is a number', 5],
+    ['that is a list', [1, [2]]],
+    ['that is null', null],
+  ];
+  for (const [what, value] of foreign) {
+    test(`a cinder_delta ${what} counts as absent`, async () => {
+      expect((await decode(JSON.stringify({ ...good(), cinder_delta: value }))).delta).toBeNull();
+    });
+  }
+});
+
+test('unknown keys, at the top and in an object, are passed over', async () => {
+  const text = JSON.stringify({ ...good(), future: { objects: [{ x: {} }], deep: [[[1]]] }, __proto: 1 });
+  const more = text.replaceAll('"md5"', '"novel": {"md5": 5, "list": [1, {"offset": "no"}]}, "md5"');
+  const document = await decode(more.replace('{', '{"__proto__": {"version": "9"}, '));
+  expect(document.objects).toHaveLength(2);
+  expect(document).toEqual(await decode(JSON.stringify(good())));
+});
+
+test('objects come sorted by offset, whatever their order in the list', async () => {
+  const document = await decode(
+    JSON.stringify({ ...good(), objects: [entry(2, 32768, 512), entry(1, 0, 512)] }),
+  );
+  expect(document.objects.map(({ offset }) => offset)).toEqual([0, 32768]);
+});
+
+describe('what is wrong is corrupt, and the sentence names the object', () => {
+  const objects = (...list: unknown[]) => ({ ...good(), objects: list });
+  const field = (key: string, value: unknown) =>
+    objects({
+      [objectKey(prefix, 1)]: {
+        compression: 'none',
+        length: 5,
+        md5: '0a'.repeat(16),
+        offset: 0,
+        [key]: value,
+      },
+    });
+  const bad: readonly [string, unknown][] = [
+    ['a list', [good()]],
+    ['a string', 'x'],
+    ['no version', { ...good(), version: undefined }],
+    ['no backup id', { ...good(), backup_id: undefined }],
+    ['a null backup id', { ...good(), backup_id: null }],
+    ['a backup id that is an object', { ...good(), backup_id: {} }],
+    ['no volume id', { ...good(), volume_id: undefined }],
+    ['a name that is a number', { ...good(), backup_name: 5 }],
+    ['a name of 5000 characters', { ...good(), backup_name: 'x'.repeat(5000) }],
+    ['no objects', { ...good(), objects: undefined }],
+    ['objects that are a map', { ...good(), objects: { [objectKey(prefix, 1)]: {} } }],
+    ['objects that are null', { ...good(), objects: null }],
+    ['an object that is a string', objects('x')],
+    ['an object that is a list', objects([])],
+    ['an empty object', objects({})],
+    ['an object with two names', objects(Object.assign({}, entry(1, 0, 5), entry(2, 5, 5)))],
+    ['an object whose description is a list', objects({ [objectKey(prefix, 1)]: [] })],
+    ['an object whose description is a number', objects({ [objectKey(prefix, 1)]: 5 })],
+    ['a name outside of the prefix', objects({ 'other-00001': { compression: 'none' } })],
+    ['a name that climbs out', objects({ [`${prefix}/../../x-00001`]: {} })],
+    ['the name of a closing object', objects({ [`${prefix}_metadata`]: {} })],
+    ['a name that stands twice', objects(entry(1, 0, 5), entry(1, 5, 5))],
+    ['an offset that is negative', field('offset', -1)],
+    ['an offset that is a fraction', field('offset', 0.5)],
+    ['an offset that is a string', field('offset', '0')],
+    ['an offset that is an object', field('offset', {})],
+    ['an offset beyond 2^53', field('offset', 2 ** 60)],
+    ['an end beyond 2^53', field('offset', Number.MAX_SAFE_INTEGER)],
+    ['a missing offset', field('offset', undefined)],
+    ['a length of zero', field('length', 0)],
+    ['a missing length', field('length', undefined)],
+    ['an md5 of 31 digits', field('md5', 'a'.repeat(31))],
+    ['an md5 that is no hex', field('md5', 'g'.repeat(32))],
+    ['a missing md5', field('md5', undefined)],
+    ['an unknown codec', field('compression', 'lzma')],
+    ['a codec that is null', field('compression', null)],
+    ['a codec called constructor', field('compression', 'constructor')],
+    ['a missing codec', field('compression', undefined)],
+    ['overlap in an order that is not that of the names', objects(entry(2, 0, 512), entry(1, 0, 512))],
+    ['volume metadata that is an object', { ...good(), volume_meta: {} }],
+  ];
+  for (const [what, document] of bad) {
+    test(what, async () => {
+      for (const step of [1, 100_000]) {
+        await expect(decode(JSON.stringify(document), step)).rejects.toMatchObject({
+          code: 'corrupt',
+          message: expect.stringContaining(`${prefix}_metadata`),
+        });
+      }
+    });
+  }
+
+  test('a key that stands twice, at the top or in an object', async () => {
+    const text = JSON.stringify(good());
+    await expect(decode(text.replace('"parent_id"', '"parent_id": "x", "parent_id"'))).rejects.toThrow(
+      /twice/,
+    );
+    await expect(decode(text.replace('"md5"', '"md5": "x", "md5"'))).rejects.toMatchObject({
+      code: 'corrupt',
+    });
+    await expect(decode(text.replace('"offset"', '"offset": 5, "offset"'))).rejects.toThrow(/twice/);
+  });
+
+  test('every cut', async () => {
+    const text = Buffer.from(JSON.stringify(good()));
+    for (let length = 0; length < text.length; length += 1) {
+      await expect(decode(text.subarray(0, length))).rejects.toMatchObject({ code: 'corrupt' });
+    }
+  });
+});
+
+test('another version is version-unsupported', async () => {
+  await expect(decode(JSON.stringify({ ...good(), version: '1.0.1' }))).rejects.toMatchObject({
+    code: 'version-unsupported',
+  });
+});
+
+test('an endless document is refused at a bound, without holding it', async () => {
+  const padding = Buffer.alloc(1024 * 1024, ' ');
+  async function* endless(): AsyncGenerator<Buffer> {
+    yield Buffer.from('{');
+    for (;;) yield padding;
+  }
+  await expect(decodeMetadata(endless(), 'name', prefix)).rejects.toMatchObject({ code: 'limit-exceeded' });
+});
+
+test('a huge value under a key of ours is refused at a bound', async () => {
+  const text = JSON.stringify({ ...good(), extra_metadata: Array(200_000).fill(1) });
+  await expect(decode(text)).rejects.toMatchObject({ code: 'limit-exceeded' });
+});

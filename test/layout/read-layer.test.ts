@@ -1,0 +1,158 @@
+import { describe, expect, test } from 'vitest';
+import type { MetadataDocument } from '../../src/layout/metadata-document.ts';
+import { metadataKey, objectKey, sha256FileKey } from '../../src/layout/names.ts';
+import {
+  checkObjects,
+  openSha256File,
+  readLayer,
+  requireObjects,
+  writeMetadata,
+  writeSha256File,
+} from '../../src/layout/read-layer.ts';
+import { createMemoryStore } from '../support/memory-store.ts';
+import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
+
+const place = { container: 'c', prefix: 'volume_v_20261122092341_backup_b' };
+const { signal } = new AbortController();
+const blockSize = 512;
+const metadata: MetadataDocument = {
+  backupId: 'b',
+  volumeId: 'v',
+  backupName: 'name',
+  backupDescription: null,
+  createdAt: '2026-11-22 09:23:39+00:00',
+  parentId: null,
+  objects: [
+    { key: objectKey(place.prefix, 1), offset: 0, length: 1024, md5: 'ab'.repeat(16), codec: 'none' },
+    { key: objectKey(place.prefix, 2), offset: 1024, length: 512, md5: 'cd'.repeat(16), codec: 'zlib' },
+  ],
+  volumeMeta: null,
+  extraMetadata: null,
+  delta: {
+    mode: 'full',
+    reason: 'first',
+    lengthBytes: 1536,
+    blockSize,
+    base: null,
+    readBytes: 1536,
+    storedBytes: 9,
+  },
+};
+const digests = patternBytes(3 * 32, 7);
+
+async function storeWithBackup(document = metadata) {
+  const store = createMemoryStore();
+  await store.ensureContainer('c', signal);
+  for (const { key, length } of document.objects)
+    await store.put('c', key, patternBytes(length, 1), { signal });
+  await writeSha256File(store, place, document, blockSize, inRecycledPieces(digests, 64), signal);
+  await writeMetadata(store, place, document, signal);
+  return store;
+}
+
+describe('a layer', () => {
+  test('is read back as it was written', async () => {
+    const store = await storeWithBackup();
+    expect(await readLayer(store, place, signal)).toEqual({ place, metadata });
+  });
+
+  test('without metadata is object-missing, and says what that means', async () => {
+    const store = await storeWithBackup();
+    await store.remove('c', metadataKey(place.prefix), signal);
+    await expect(readLayer(store, place, signal)).rejects.toMatchObject({
+      code: 'object-missing',
+      message: expect.stringContaining('did not finish'),
+    });
+  });
+
+  test('is not written with the objects of another', async () => {
+    const store = await storeWithBackup();
+    const other = { container: 'c', prefix: 'other' };
+    await expect(writeMetadata(store, other, metadata, signal)).rejects.toMatchObject({ code: 'bug' });
+  });
+});
+
+describe('its hash list', () => {
+  test('gives the block size and the digests', async () => {
+    const store = await storeWithBackup();
+    const file = await openSha256File(store, { place, metadata }, signal);
+    expect(file.blockSize).toBe(blockSize);
+    expect((await collect(file.digests)).equals(digests)).toBe(true);
+  });
+
+  test('is read twice if its block size stands at the end', async () => {
+    const store = await storeWithBackup();
+    const layer = { place, metadata: { ...metadata, delta: null } };
+    const key = sha256FileKey(place.prefix);
+    store.corrupt('c', key, (bytes) => {
+      const { chunk_size: size, ...rest } = JSON.parse(bytes.toString());
+      return Buffer.from(
+        JSON.stringify({
+          ...rest,
+          padding: 'x'.repeat(60_000),
+          more: 'x'.repeat(60_000),
+          again: 'x'.repeat(60_000),
+          last: 'x'.repeat(60_000),
+          end: 'x'.repeat(60_000),
+          chunk_size: size,
+        }),
+      );
+    });
+    const file = await openSha256File(store, layer, signal);
+    expect(file.blockSize).toBe(blockSize);
+    expect((await collect(file.digests)).equals(digests)).toBe(true);
+  });
+
+  test('must have the blocks that the metadata tells', async () => {
+    const delta = metadata.delta && { ...metadata.delta, lengthBytes: 4 * blockSize };
+    const store = await storeWithBackup();
+    const file = await openSha256File(store, { place, metadata: { ...metadata, delta } }, signal);
+    await expect(collect(file.digests)).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
+  test('must be that of this backup', async () => {
+    const store = await storeWithBackup();
+    const layer = { place, metadata: { ...metadata, backupId: 'other' } };
+    await expect(openSha256File(store, layer, signal)).rejects.toMatchObject({ code: 'corrupt' });
+  });
+});
+
+describe('its objects', () => {
+  test('are found whole', async () => {
+    const store = await storeWithBackup();
+    const check = await checkObjects(store, { place, metadata }, signal);
+    expect(check).toMatchObject({ missingCount: 0, extraCount: 0, missing: [], extra: [] });
+    expect(check.storedBytes).toBeGreaterThan(1536);
+    requireObjects({ place, metadata }, check);
+  });
+
+  test('that are missing or too many are named', async () => {
+    const store = await storeWithBackup();
+    await store.remove('c', objectKey(place.prefix, 2), signal);
+    await store.remove('c', sha256FileKey(place.prefix), signal);
+    await store.put('c', objectKey(place.prefix, 3), patternBytes(5, 1), { signal });
+    await store.put('c', `${place.prefix}.checkpoint`, patternBytes(5, 1), { signal });
+    await store.put('c', 'unrelated', patternBytes(5, 1), { signal });
+    const check = await checkObjects(store, { place, metadata }, signal);
+    expect(check).toMatchObject({ missingCount: 2, extraCount: 2 });
+    expect(check.missing).toEqual([sha256FileKey(place.prefix), objectKey(place.prefix, 2)]);
+    expect(check.extra).toEqual([objectKey(place.prefix, 3), `${place.prefix}.checkpoint`]);
+    expect(() => requireObjects({ place, metadata }, check)).toThrow(
+      expect.objectContaining({ code: 'object-missing' }),
+    );
+  });
+
+  test('are counted but not all named when many are missing', async () => {
+    const store = await storeWithBackup();
+    const objects = Array.from({ length: 500 }, (_, n) => ({
+      key: objectKey(place.prefix, n + 1),
+      offset: n * 512,
+      length: 512,
+      md5: 'ab'.repeat(16),
+      codec: 'none' as const,
+    }));
+    const check = await checkObjects(store, { place, metadata: { ...metadata, objects } }, signal);
+    expect(check.missingCount).toBe(498);
+    expect(check.missing).toHaveLength(10);
+  });
+});
