@@ -1,0 +1,74 @@
+/** The volume back ends of `enabled_backends`: what an agent needs to find their volumes. */
+import { backendOptions } from './backend-options.ts';
+import type { ValuesOf } from './option.ts';
+import type { Settings } from './settings.ts';
+
+export type BackendConfig = {
+  /** Name of the section. */
+  readonly name: string;
+  readonly driverClass: string;
+  /** The volume service's host for it, without the pool: `<backend_host or host>@<section>`. */
+  readonly host: string;
+  readonly storage:
+    | {
+        readonly kind: 'rbd';
+        readonly clusterName: string;
+        readonly pool: string;
+        readonly user: string | undefined;
+        /** Empty: librbd's own default. */
+        readonly cephConf: string;
+      }
+    | { readonly kind: 'lvm'; readonly volumeGroup: string; readonly type: 'default' | 'thin' | 'auto' }
+    | { readonly kind: 'nfs'; readonly mountPointBase: string; readonly sharesConfig: string }
+    /** No agent backend reads it. */
+    | { readonly kind: 'other' };
+};
+
+/** Reads the sections; a missing one is noted in the settings. */
+export function readBackends(
+  settings: Settings,
+  names: readonly string[],
+  host: string,
+): readonly BackendConfig[] {
+  return names.map((name) => {
+    if (!settings.raw.hasSection(name)) {
+      settings.reject('DEFAULT', 'enabled_backends', `there is no section [${name}]`);
+    }
+    const options = settings.read(name, backendOptions, 'backend_defaults');
+    return {
+      name,
+      driverClass: options.volume_driver,
+      host: `${options.backend_host ?? host}@${name}`,
+      storage: storageOf(options),
+    };
+  });
+}
+
+function storageOf(options: ValuesOf<typeof backendOptions>): BackendConfig['storage'] {
+  const module = options.volume_driver.toLowerCase();
+  if (module.includes('.rbd.')) {
+    return {
+      kind: 'rbd',
+      clusterName: options.rbd_cluster_name,
+      pool: options.rbd_pool,
+      user: options.rbd_user,
+      cephConf: options.rbd_ceph_conf,
+    };
+  }
+  if (module.includes('.lvm.')) {
+    const type = options.lvm_type;
+    return {
+      kind: 'lvm',
+      volumeGroup: options.volume_group,
+      type: type === 'thin' || type === 'default' ? type : 'auto',
+    };
+  }
+  if (module.includes('.nfs.')) {
+    return {
+      kind: 'nfs',
+      mountPointBase: options.nfs_mount_point_base,
+      sharesConfig: options.nfs_shares_config,
+    };
+  }
+  return { kind: 'other' };
+}

@@ -1,0 +1,98 @@
+/** [DEFAULT]: what cinder-backup itself goes by, beside store, bus and database. */
+import { coreOptions } from './core-options.ts';
+import type { Settings } from './settings.ts';
+
+export type CoreConfig = {
+  /** Name of this service in queues and rows. */
+  readonly host: string;
+  readonly availabilityZone: string;
+  readonly stateDirectory: string;
+  readonly reportIntervalMs: number;
+  readonly serviceDownMs: number;
+  /** How long a stop waits for running operations; 0: for ever. */
+  readonly shutdownTimeoutMs: number;
+  readonly authStrategy: 'keystone' | 'noauth' | 'noauth_include_project_id';
+  /** Section names of the volume back ends. */
+  readonly enabledBackends: readonly string[];
+  readonly backupDriver: string;
+  /** Backups and restores that may run at once; 0: no limit. */
+  readonly maxOperations: number;
+  readonly driverCheckIntervalMs: number;
+  readonly capabilitiesIntervalMs: number;
+  /** Pending deletes go on in the background after a start. */
+  readonly offloadStartupDeletes: boolean;
+  readonly metadataVersion: number;
+  readonly objectsPerNotification: number;
+  readonly progressIntervalMs: number;
+  readonly backupNameTemplate: string;
+  readonly volumeNameTemplate: string;
+  readonly snapshotNameTemplate: string;
+  readonly quota: {
+    readonly backups: number;
+    readonly backupGigabytes: number;
+    readonly useDefaultClass: boolean;
+  };
+  readonly log: {
+    readonly debug: boolean;
+    /** Undefined: standard output. */
+    readonly file: string | undefined;
+    readonly directory: string | undefined;
+  };
+};
+
+/** Reads the options; every problem is noted in the settings. */
+export function readCoreConfig(settings: Settings): CoreConfig {
+  const options = settings.read('DEFAULT', coreOptions);
+  const positive = (
+    option: 'report_interval' | 'service_down_time' | 'backup_object_number_per_notification',
+  ) => {
+    if (options[option] < 1) settings.reject('DEFAULT', option, 'it must be at least 1');
+    return options[option];
+  };
+  const strategy = options.auth_strategy;
+  if (options.host === '' || /[\s@#]/u.test(options.host)) {
+    settings.reject(
+      'DEFAULT',
+      'host',
+      'it must be a name without spaces, "@" and "#": it becomes part of queue names',
+    );
+  }
+  return {
+    host: options.host,
+    availabilityZone: options.storage_availability_zone,
+    stateDirectory: options.state_path,
+    reportIntervalMs: positive('report_interval') * 1000,
+    serviceDownMs:
+      serviceDownSeconds(settings, positive('service_down_time'), options.report_interval) * 1000,
+    shutdownTimeoutMs: options.graceful_shutdown_timeout * 1000,
+    authStrategy: strategy === 'noauth' || strategy === 'noauth_include_project_id' ? strategy : 'keystone',
+    enabledBackends: options.enabled_backends,
+    backupDriver: options.backup_driver,
+    maxOperations: options.backup_max_operations,
+    driverCheckIntervalMs: options.backup_driver_init_check_interval * 1000,
+    capabilitiesIntervalMs: options.backup_driver_stats_polling_interval * 1000,
+    offloadStartupDeletes: options.backup_service_inithost_offload,
+    metadataVersion: options.backup_metadata_version,
+    objectsPerNotification: positive('backup_object_number_per_notification'),
+    progressIntervalMs: options.backup_timer_interval * 1000,
+    backupNameTemplate: options.backup_name_template,
+    volumeNameTemplate: options.volume_name_template,
+    snapshotNameTemplate: options.snapshot_name_template,
+    quota: {
+      backups: options.quota_backups,
+      backupGigabytes: options.quota_backup_gigabytes,
+      useDefaultClass: options.use_default_quota_class,
+    },
+    log: { debug: options.debug, file: options.log_file, directory: options.log_dir },
+  };
+}
+
+/** As cinder/service.py does: a service that is counted down between two reports would never be up. */
+function serviceDownSeconds(settings: Settings, downSeconds: number, reportSeconds: number): number {
+  if (downSeconds > reportSeconds) return downSeconds;
+  const better = Math.floor(reportSeconds * 2.5);
+  settings.warnings.push(
+    `[DEFAULT] service_down_time (${downSeconds}) must be more than report_interval (${reportSeconds}): ${better} is used`,
+  );
+  return better;
+}

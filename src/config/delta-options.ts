@@ -1,0 +1,95 @@
+/** [delta]: cinder-delta's own options. Their help is the text of deploy/cinder-delta.conf.sample. */
+import { choice, flag, integer, multiString, port, text, uri } from './option.ts';
+
+export const deltaOptions = {
+  agent_url: uri({
+    help: 'One agent for all volumes, for example https://storage1:8778. Without it, the agent of a volume is looked for at agent_port on the host of its volume service.',
+  }),
+  agent_address: multiString({
+    help: 'Where the agent of one volume service host is, if not at its name: "host url", for example "node1@ceph https://10.0.0.5:8778". The back end may be left out. May be given several times.',
+  }),
+  agent_port: port({
+    default: 8778,
+    help: 'The port that agents listen on, and on which the service looks for them.',
+  }),
+  agent_token_file: text({
+    help: 'A file whose first line is the secret that service and agent share. Both read it; it must not be readable by others.',
+  }),
+  agent_tls: flag({
+    default: false,
+    help: 'Speak TLS with agents that are found by host name. Agents named by agent_url or agent_address use the scheme of their URL.',
+  }),
+  agent_ca_file: text({
+    help: 'The certificate authority that the service trusts for agents. Without it, that of the system.',
+  }),
+  agent_client_cert_file: text({
+    help: 'The certificate that the service shows to agents.',
+  }),
+  agent_client_key_file: text({
+    help: 'The private key of agent_client_cert_file.',
+  }),
+  agent_listen: text({
+    default: '127.0.0.1',
+    help: 'The address that the agent listens on. Any but a loopback address needs agent_token_file or agent_client_ca_file.',
+  }),
+  agent_cert_file: text({
+    help: 'The certificate of the agent. With it, the agent speaks TLS only.',
+  }),
+  agent_key_file: text({
+    help: 'The private key of agent_cert_file.',
+  }),
+  agent_client_ca_file: text({
+    help: 'The certificate authority whose client certificates the agent accepts.',
+  }),
+  rest_listen: text({
+    default: '127.0.0.1',
+    help: 'The address that the REST API and the metrics listen on.',
+  }),
+  rest_port: port({
+    default: 8777,
+    help: 'The port of the REST API and the metrics.',
+  }),
+  rest_cert_file: text({
+    help: 'The certificate of the REST API. With it, the API speaks TLS only.',
+  }),
+  rest_key_file: text({
+    help: 'The private key of rest_cert_file.',
+  }),
+  memory_limit_mib: integer({
+    default: 512,
+    min: 128,
+    max: 1_048_576,
+    help: 'The most memory, in MiB, that the buffers of all running operations together may take. Operations wait for it; a larger value lets more of them run at full speed.',
+  }),
+  seal_threads: integer({
+    default: 0,
+    min: 0,
+    max: 256,
+    help: 'Threads that hash and compress. 0 means one for each processor.',
+  }),
+  zlib_effort: choice(['fast', 'balanced', 'small'], {
+    default: 'fast',
+    help: 'What zlib compression is to spare: time (fast), size (small), or a bit of both. Any reader of zlib can read all of them.',
+  }),
+  object_merge_gap_bytes: integer({
+    default: 1_048_576,
+    min: 0,
+    help: 'Changed ranges with at most this many unchanged bytes between them go into one object of an increment. 0 makes an object for each range.',
+  }),
+  store_requests: integer({
+    default: 8,
+    min: 1,
+    max: 256,
+    help: 'Requests to the object store that one operation may have under way at once.',
+  }),
+  keep_snapshots: integer({
+    default: 1,
+    min: 0,
+    max: 64,
+    help: 'Backup snapshots that stay on the storage for each volume. They are what makes the next increment cheap; with 0 every increment compares digests instead.',
+  }),
+  state_directory: text({
+    default: '$state_path/delta',
+    help: 'Where the service keeps what it needs after a restart. Nothing in it is needed to restore a backup.',
+  }),
+};
