@@ -63,7 +63,7 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
   const app: FastifyInstance =
     https === null
       ? fastify({ ...shared, http: keepAlive })
-      : (fastify({ ...shared, https: { ...https, ...keepAlive } }) as unknown as FastifyInstance);
+      : fastify({ ...shared, https: { ...https, ...keepAlive } });
 
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);

@@ -12,7 +12,7 @@ export function answerOf(error: unknown): BackupError {
       ({ instancePath, message }) =>
         `${instancePath.slice(1).replaceAll('/', '.') || 'request'}: ${message ?? 'is invalid'}`,
     );
-    return new BackupError('message-invalid', `${problems.join('; ')}`, { cause: error });
+    return new BackupError('message-invalid', problems.join('; '), { cause: error });
   }
   const status = error instanceof Error && 'statusCode' in error ? error.statusCode : undefined;
   if (typeof status === 'number' && status >= 400 && status < 500) {

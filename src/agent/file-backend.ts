@@ -17,7 +17,7 @@ import { mkdir, open, rm, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { createBudget, withLimit, type Budget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
-import { BackupError, isBackupError } from '../model/errors.ts';
+import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { BackendInfo } from '../protocol/calls.ts';
 import { translateFileError, unsupported } from './file-errors.ts';
 import { findFileRanges } from './file-ranges.ts';
@@ -93,8 +93,9 @@ export async function createFileBackend(options: {
       requireNoTarget(volume);
       return await volumes.resize(volume, sizeBytes);
     },
-    createSnapshot: (volume, snapshot, signal) =>
-      locked(
+    async createSnapshot(volume, snapshot, signal) {
+      throwIfAborted(signal);
+      return await locked(
         volume,
         async () => {
           const source = await volumes.open(volume, 'read');
@@ -111,7 +112,8 @@ export async function createFileBackend(options: {
           }
         },
         signal,
-      ),
+      );
+    },
     deleteSnapshot: (volume, snapshot) => locked(volume, () => snapshots.remove(volume, snapshot)),
     async findRanges(request) {
       const { volume } = request;

@@ -52,7 +52,7 @@ export type FileSnapshots = {
   create(volume: OpenVolume, snapshot: string, signal: AbortSignal): Promise<SnapshotRecord>;
   remove(volume: string, snapshot: string): Promise<void>;
   /** A name in the snapshot directory that `recover` removes. */
-  temporary(): string;
+  readonly temporary: () => string;
   recover(): Promise<readonly string[]>;
 };
 
@@ -174,7 +174,7 @@ export function createFileSnapshots(deps: {
         throw translateFileError(error, `snapshots of ${volume}`);
       });
       const records: SnapshotRecord[] = [];
-      for (const name of names.toSorted()) {
+      for (const name of names.toSorted(byCodeUnit)) {
         if (!name.endsWith(recordSuffix)) continue;
         const snapshot = name.slice(0, -recordSuffix.length);
         if (!snapshotNamePattern.test(snapshot)) continue;
@@ -264,6 +264,10 @@ export async function reflink(source: FileHandle, target: string): Promise<boole
     if (unsupported(error) || ['EXDEV', 'EINVAL'].includes(errnoOf(error))) return false;
     throw error;
   }
+}
+
+function byCodeUnit(a: string, b: string): number {
+  return a < b ? -1 : 1;
 }
 
 function parseJson(text: string): unknown {

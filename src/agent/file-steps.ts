@@ -137,15 +137,14 @@ export function createStepRunner(calls: LinuxCalls | null): StepRunner {
       }
       at = stop;
     }
-    return { next: at, extents: new Float64Array(), readBytes: read };
+    return reached(at, read);
   };
 
   const zero = (step: FileStep & { kind: 'zero' }): FileStepResult => {
-    const done = (next: number) => ({ next, extents: new Float64Array(), readBytes: 0 });
     if (calls !== null) {
       try {
         calls.punchHole(step.fd, step.from, step.end - step.from);
-        return done(step.end);
+        return reached(step.end, 0);
       } catch (error) {
         if (!unsupported(error)) throw error;
       }
@@ -159,7 +158,7 @@ export function createStepRunner(calls: LinuxCalls | null): StepRunner {
       }
       at += piece.length;
     }
-    return done(at);
+    return reached(at, 0);
   };
 
   return (step) => {
@@ -206,6 +205,11 @@ function compareExtents(calls: LinuxCalls, step: FileStep & { kind: 'extents' })
     'delta-unavailable',
     `the file system keeps moving the blocks of a snapshot at byte ${from}: wait until its balance or defragmentation is done`,
   );
+}
+
+/** A step that has found nothing to tell. */
+function reached(next: number, readBytes: number): FileStepResult {
+  return { next, extents: new Float64Array(), readBytes };
 }
 
 function collector() {

@@ -37,6 +37,16 @@ function identityOf(stats: BigIntStats): string {
   return `file:${stats.ino}:${stats.birthtimeNs}`;
 }
 
+async function describe(volume: string, handle: FileHandle): Promise<VolumeInfo> {
+  const stats = await handle.stat({ bigint: true });
+  return {
+    name: volume,
+    size_bytes: Number(stats.size),
+    identity: identityOf(stats),
+    allocated_bytes: Number(stats.blocks * 512n),
+  };
+}
+
 export type FileVolumes = {
   list(): Promise<VolumeInfo[]>;
   open(volume: string, mode: 'read' | 'write'): Promise<OpenVolume>;
@@ -46,16 +56,6 @@ export type FileVolumes = {
 };
 
 export function createFileVolumes(directory: string): FileVolumes {
-  const describe = async (volume: string, handle: FileHandle): Promise<VolumeInfo> => {
-    const stats = await handle.stat({ bigint: true });
-    return {
-      name: volume,
-      size_bytes: Number(stats.size),
-      identity: identityOf(stats),
-      allocated_bytes: Number(stats.blocks * 512n),
-    };
-  };
-
   const openVolume = async (volume: string, mode: 'read' | 'write'): Promise<OpenVolume> => {
     const flags = mode === 'read' ? constants.O_RDONLY : constants.O_RDWR;
     const handle = await openRegular(join(directory, volume), flags, volume);

@@ -5,7 +5,7 @@ import { serveJobs } from './thread-jobs.ts';
 
 const run = createStepRunner(await loadLinuxCalls());
 
-serveJobs<FileStep, FileStepResult>((step) => {
-  const result = run(step);
+serveJobs((step: FileStep) => {
+  const result: FileStepResult = run(step);
   return { result, transfer: result.extents.buffer instanceof ArrayBuffer ? [result.extents.buffer] : [] };
 });

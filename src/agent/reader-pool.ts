@@ -31,7 +31,7 @@ export type ReadPiece = {
   readonly zeroBytes: number;
   readonly digests: number;
   readonly readBytes: number;
-  release(): void;
+  readonly release: () => void;
 };
 
 export type ReaderPool = {

@@ -4,7 +4,7 @@ import { serveJobs } from './thread-jobs.ts';
 
 const scratch = createScratch();
 
-serveJobs<ReaderJob, ReaderResult>((job) => ({
-  result: runReaderJob(job, scratch),
+serveJobs((job: ReaderJob) => ({
+  result: runReaderJob(job, scratch) satisfies ReaderResult,
   transfer: [job.buffer],
 }));

@@ -72,7 +72,7 @@ export async function plannedBytes(
   shape: StreamShape,
   mergeGapBytes: number,
 ): Promise<{ data_bytes: number | null; zero_bytes: number | null }> {
-  if (!(extents instanceof Array)) return { data_bytes: null, zero_bytes: null };
+  if (!Array.isArray(extents)) return { data_bytes: null, zero_bytes: null };
   const sums = { data: 0, zero: 0 };
   for await (const { kind, length } of wholeBlocks(extents, shape, mergeGapBytes)) sums[kind] += length;
   return { data_bytes: sums.data, zero_bytes: sums.zero };

@@ -16,13 +16,13 @@ export type JobAnswer<Result> =
   { readonly id: number; readonly result: Result } | { readonly id: number; readonly error: PlainError };
 
 /** Serves jobs with `handle`, which returns the result and the array buffers to hand over with it. */
-export function serveJobs<Job, Result>(
-  handle: (job: Job) => { readonly result: Result; readonly transfer?: readonly ArrayBuffer[] },
+export function serveJobs(
+  handle: (job: never) => { readonly result: unknown; readonly transfer?: readonly ArrayBuffer[] },
 ): void {
   const port = parentPort;
   if (port === null) throw new Error('this module runs in a worker thread only');
-  port.on('message', ({ id, job }: JobMessage<Job>) => {
-    let answer: JobAnswer<Result>;
+  port.on('message', ({ id, job }: JobMessage<never>) => {
+    let answer: JobAnswer<unknown>;
     let transfer: readonly ArrayBuffer[] = [];
     try {
       const done = handle(job);

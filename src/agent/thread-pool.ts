@@ -47,7 +47,7 @@ export function createThreadPool<Job, Result>(options: {
   const waiting: Task<Job, Result>[] = [];
   const members = new Set<Member<Job, Result>>();
   let nextId = 0;
-  let closed = false;
+  const state = { closed: false };
 
   const start = (): Member<Job, Result> => {
     const worker = new Worker(options.module, { execArgv: [] });
@@ -84,7 +84,7 @@ export function createThreadPool<Job, Result>(options: {
   };
 
   function dispatch(): void {
-    while (waiting.length > 0 && !closed) {
+    while (waiting.length > 0 && !state.closed) {
       const member = idlest();
       const task = member === undefined ? undefined : waiting.shift();
       if (member === undefined || task === undefined) return;
@@ -103,7 +103,7 @@ export function createThreadPool<Job, Result>(options: {
       return waiting.length + running;
     },
     run(job, transfer, signal) {
-      if (closed) return Promise.reject(stopping());
+      if (state.closed) return Promise.reject(stopping());
       if (signal.aborted) return Promise.reject(cancelledBy(signal));
       return new Promise<Result>((resolve, reject) => {
         const leave = () => {
@@ -131,10 +131,10 @@ export function createThreadPool<Job, Result>(options: {
       });
     },
     warm() {
-      while (members.size < options.threads && !closed) start();
+      while (members.size < options.threads && !state.closed) start();
     },
     async close() {
-      closed = true;
+      state.closed = true;
       for (const task of waiting.splice(0)) task.reject(stopping());
       const leaving = [...members];
       members.clear();
