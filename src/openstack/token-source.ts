@@ -3,7 +3,7 @@
  *
  * Entry: `createTokenSource` around a log-in, `createFixedToken` for a token that came with a request and cannot be renewed.
  */
-import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
+import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { Catalog } from './catalog.ts';
 
 export type Token = {
@@ -25,18 +25,21 @@ export type TokenSource = {
 /** Logs in; the signal ends it. */
 export type LogIn = (signal: AbortSignal) => Promise<Token>;
 
-/** A token is renewed when less than this is left of it: longer than one request may take. */
+/** A token is renewed when less than this is left of it, longer than one request may take; a short-lived one when a tenth is left. */
 const renewBeforeMs = 120_000;
 const logInTimeoutMs = 120_000;
 
 export function createTokenSource(logIn: LogIn, now: () => number): TokenSource {
-  let held: Token | undefined;
+  let held: { readonly token: Token; readonly renewAtMs: number } | undefined;
   let fetching: Promise<Token> | undefined;
 
   // One log-in serves all callers, so no caller's signal may end it.
   const fetch = () => {
     fetching ??= logIn(AbortSignal.timeout(logInTimeoutMs))
-      .then((token) => (held = token))
+      .then((token) => {
+        held = { token, renewAtMs: renewalTime(token, now()) };
+        return token;
+      })
       .finally(() => (fetching = undefined));
     return fetching;
   };
@@ -44,18 +47,19 @@ export function createTokenSource(logIn: LogIn, now: () => number): TokenSource 
   return {
     async current(signal) {
       throwIfAborted(signal);
-      if (held !== undefined && !expiresSoon(held, now())) return held;
+      if (held !== undefined && now() < held.renewAtMs) return held.token;
       return await unlessAborted(fetch(), signal);
     },
     refuse(token) {
-      if (held?.id === token.id) held = undefined;
+      if (held?.token.id === token.id) held = undefined;
       return true;
     },
   };
+}
 
-  function expiresSoon(token: Token, at: number): boolean {
-    return token.expiresAtMs !== null && token.expiresAtMs - at < renewBeforeMs;
-  }
+function renewalTime(token: Token, at: number): number {
+  if (token.expiresAtMs === null) return Infinity;
+  return token.expiresAtMs - Math.min(renewBeforeMs, (token.expiresAtMs - at) / 10);
 }
 
 export function createFixedToken(token: Token): TokenSource {
@@ -75,8 +79,8 @@ async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<
   try {
     return await Promise.race([work, promise]);
   } catch (error) {
-    if (error instanceof DOMException) {
-      throw new BackupError('store-unavailable', `logging in took more than ${logInTimeoutMs} ms`, {
+    if (isBackupError(error, 'cancelled') && !signal.aborted) {
+      throw new BackupError('store-unavailable', `the log-in took more than ${logInTimeoutMs} ms`, {
         cause: error,
       });
     }
