@@ -1,0 +1,239 @@
+import { describe, expect, it } from 'vitest';
+import { gather, truthOf } from '../support/change-events.ts';
+import {
+  encodeFrames,
+  encodeScripted,
+  honestFrames,
+  jsonReply,
+  scriptedVolume,
+  streamReply,
+  type ScriptedFrame,
+} from '../support/fake-agent.ts';
+import { createRandom } from '../support/random-volume.ts';
+import { bent, kindOf, never, openScriptedSource, previous, said } from '../support/scripted-source.ts';
+
+const replaceAt = (frames: ScriptedFrame[], at: number, change: Partial<ScriptedFrame>): ScriptedFrame[] =>
+  frames.map((frame, index) => (index === at ? { ...frame, ...change } : frame));
+const documentOf = (frame: ScriptedFrame | undefined) => frame?.document as Record<string, number>;
+const firstData = (frames: readonly ScriptedFrame[]) => frames.findIndex((frame) => frame.type === 'data');
+
+describe('a lie', () => {
+  const volume = scriptedVolume();
+  const lies: Record<string, (frames: ScriptedFrame[]) => ScriptedFrame[]> = {
+    'a missing range': (frames) => frames.toSpliced(2, 1),
+    'a missing first range': (frames) => frames.toSpliced(1, 1),
+    'a missing last range': (frames) => frames.toSpliced(-2, 1),
+    'a range twice': (frames) => frames.toSpliced(2, 0, ...frames.slice(2, 3)),
+    'ranges in the wrong order': (frames) => frames.toSpliced(2, 2, ...frames.slice(2, 4).toReversed()),
+    'an overlapping range': (frames) => frames.toSpliced(3, 0, { type: 'zero', offset: 4096, length: 8192 }),
+    'a range off the block boundary': (frames) =>
+      replaceAt(frames, 4, { type: 'zero', offset: 7 * 4096 + 512, length: 4096 }),
+    'a range that ends inside a block': (frames) =>
+      frames.toSpliced(4, 1, { type: 'zero', offset: 7 * 4096, length: 5000 }),
+    'a range beyond the end': (frames) =>
+      frames.toSpliced(-1, 0, { type: 'zero', offset: 41 * 4096, length: 4096 }),
+    'no plan': (frames) => frames.slice(1),
+    'two plans': (frames) => [...frames.slice(0, 1), ...frames],
+    'a plan for another length': (frames) => replaceAt(frames, 0, { length: 4096 }),
+    'a plan that is not one': (frames) => replaceAt(frames, 0, { document: { method: 'magic' } }),
+    'totals of too many data bytes': (frames) =>
+      replaceAt(frames, frames.length - 1, {
+        document: {
+          ...documentOf(frames.at(-1)),
+          data_bytes: 1 + (documentOf(frames.at(-1))['data_bytes'] ?? 0),
+        },
+      }),
+    'totals of too few zero bytes': (frames) =>
+      replaceAt(frames, frames.length - 1, { document: { ...documentOf(frames.at(-1)), zero_bytes: 0 } }),
+    'totals of no digests': (frames) =>
+      replaceAt(frames, frames.length - 1, { document: { ...documentOf(frames.at(-1)), digests: 0 } }),
+    'totals in the middle': (frames) => frames.toSpliced(3, 0, ...frames.slice(-1)),
+    'a frame after the totals': (frames) => [...frames, { type: 'idle', offset: 0, length: 0 }],
+    'a digest too few': (frames) =>
+      replaceAt(frames, firstData(frames), {
+        digests: frames[firstData(frames)]?.digests?.subarray(32) ?? Buffer.alloc(0),
+      }),
+    'a digest too many': (frames) =>
+      replaceAt(frames, firstData(frames), {
+        digests: Buffer.concat([Buffer.alloc(32, 7), frames[firstData(frames)]?.digests ?? Buffer.alloc(0)]),
+      }),
+    'digests instead of data': (frames) =>
+      frames.map((frame) =>
+        frame.type === 'data' ? { ...frame, type: 'digests', data: Buffer.alloc(0) } : frame,
+      ),
+    'an empty range': (frames) => frames.toSpliced(3, 0, { type: 'zero', offset: 6 * 4096, length: 0 }),
+  };
+
+  for (const [name, bend] of Object.entries(lies)) {
+    it(`of ${name} is corrupt and not tried again`, async () => {
+      const { source, agent } = await openScriptedSource(volume, bent(volume, bend));
+      await expect(gather(source.delta(null, never))).rejects.toMatchObject({
+        code: 'corrupt',
+        retryable: false,
+      });
+      expect(agent.asks).toHaveLength(1);
+    });
+  }
+
+  it('is found before the frame that holds it is handed on', async () => {
+    const { source } = await openScriptedSource(
+      volume,
+      bent(volume, (frames) => frames.toSpliced(2, 1)),
+    );
+    let last = 0;
+    await expect(async () => {
+      for await (const event of source.delta(null, never)) {
+        if (event.kind === 'data' || event.kind === 'zero') last = event.offset + event.length;
+      }
+    }).rejects.toMatchObject({ code: 'corrupt' });
+    expect(last).toBe(3 * 4096);
+  });
+
+  it('of any flipped byte ends in an error', async () => {
+    const random = createRandom();
+    const body = encodeFrames(honestFrames(volume, 'delta'));
+    const places = [
+      ...Array.from({ length: 50 }, (_, at) => at),
+      ...Array.from({ length: 100 }, () => random.between(0, body.length - 1)),
+    ];
+    let place = 0;
+    const { source } = await openScriptedSource(volume, () => {
+      const changed = Buffer.from(body);
+      changed[place] = (changed[place] ?? 0) ^ (1 << random.between(0, 7));
+      return streamReply(changed);
+    });
+    for (place of places) {
+      await expect(gather(source.delta(null, never)), `byte ${place}`).rejects.toMatchObject({
+        code: expect.stringMatching(/^(corrupt|agent-unavailable)$/),
+      });
+    }
+  });
+
+  it('of swapped bytes inside a frame is found by its checksum', async () => {
+    const { source } = await openScriptedSource(volume, () => {
+      const frames = honestFrames(volume, 'delta').map(encodeScripted);
+      const target = frames[1] ?? Buffer.alloc(0);
+      const [a, b] = [target.readUInt32LE(500), target.readUInt32LE(8000)];
+      target.writeUInt32LE(b, 500);
+      target.writeUInt32LE(a, 8000);
+      return streamReply(Buffer.concat([Buffer.from('CDSTRM\u0001\n', 'latin1'), ...frames]));
+    });
+    await expect(gather(source.delta(null, never))).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
+  it('of bytes after the totals is corrupt', async () => {
+    const { source } = await openScriptedSource(volume, () =>
+      streamReply(Buffer.concat([encodeFrames(honestFrames(volume, 'delta')), Buffer.from('x')])),
+    );
+    await expect(gather(source.delta(null, never))).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
+  it('about digests is corrupt where a gap is left', async () => {
+    const { source } = await openScriptedSource(
+      volume,
+      bent(volume, (frames) => frames.toSpliced(3, 1)),
+    );
+    await expect(gather(source.digests(never))).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
+  it('about digests is corrupt where data comes', async () => {
+    const { source } = await openScriptedSource(volume, () =>
+      streamReply(encodeFrames(honestFrames(volume, 'delta'))),
+    );
+    await expect(gather(source.digests(never))).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
+  it('about named blocks is corrupt where another block comes', async () => {
+    const { source } = await openScriptedSource(volume, () =>
+      streamReply(encodeFrames(honestFrames(volume, 'blocks', { ranges: [[8192, 4096]] }))),
+    );
+    await expect(gather(source.blocks([{ offset: 4096, length: 4096 }], never))).rejects.toMatchObject({
+      code: 'corrupt',
+    });
+  });
+
+  it('about named blocks is corrupt where more comes than was asked for', async () => {
+    const { source } = await openScriptedSource(volume, () =>
+      streamReply(encodeFrames(honestFrames(volume, 'blocks', { ranges: [[4096, 8192]] }))),
+    );
+    await expect(gather(source.blocks([{ offset: 4096, length: 4096 }], never))).rejects.toMatchObject({
+      code: 'corrupt',
+    });
+  });
+
+  it('about named blocks is corrupt where one is left out', async () => {
+    const { source } = await openScriptedSource(volume, () =>
+      streamReply(encodeFrames(honestFrames(volume, 'blocks', { ranges: [[4096, 4096]] }))),
+    );
+    const ranges = [4096, 16384].map((offset) => ({ offset, length: 4096 }));
+    await expect(gather(source.blocks(ranges, never))).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
+  it('of always ending early ends as agent-unavailable', async () => {
+    const { source } = await openScriptedSource(volume, (ask) =>
+      streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document).slice(0, 1))),
+    );
+    await expect(gather(source.delta(previous, never))).rejects.toMatchObject({ code: 'agent-unavailable' });
+  });
+});
+
+describe('a refusal', () => {
+  const volume = scriptedVolume();
+
+  it('in an error frame has the code of the agent', async () => {
+    const document = { code: 'store-full', message: 'no room for the copy' };
+    const { source, agent } = await openScriptedSource(
+      volume,
+      bent(volume, (frames) => [...frames.slice(0, 3), { type: 'error', offset: 0, length: 0, document }]),
+    );
+    await expect(gather(source.delta(null, never))).rejects.toMatchObject({
+      code: 'store-full',
+      message: expect.stringContaining('no room for the copy'),
+    });
+    expect(agent.asks).toHaveLength(1);
+  });
+
+  it('with a code that we do not know is agent-failed', async () => {
+    const document = { code: 'on-fire', message: 'help' };
+    const { source } = await openScriptedSource(
+      volume,
+      bent(volume, () => [{ type: 'error', offset: 0, length: 0, document }]),
+    );
+    await expect(gather(source.delta(null, never))).rejects.toMatchObject({
+      code: 'agent-failed',
+      details: { agentCode: 'on-fire' },
+    });
+  });
+
+  it('before the stream has the code of the answer and is not tried again', async () => {
+    const { source, agent } = await openScriptedSource(volume, () =>
+      jsonReply(
+        { error: { code: 'delta-unavailable', message: 'the previous snapshot is another one' } },
+        409,
+      ),
+    );
+    await expect(gather(source.delta(previous, never))).rejects.toMatchObject({ code: 'delta-unavailable' });
+    expect(agent.asks).toHaveLength(1);
+  });
+
+  it('of a proxy without an agent behind it is tried again', async () => {
+    const { source, agent } = await openScriptedSource(volume, (ask, index) =>
+      index === 0
+        ? { status: 503, headers: { 'content-type': 'text/html' }, body: '<h1>Service Unavailable</h1>' }
+        : streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document))),
+    );
+    expect(said(await gather(source.delta(null, never)))).toEqual(truthOf(volume));
+    expect(agent.asks).toHaveLength(2);
+  });
+
+  it('in HTML with status 200 is agent-failed', async () => {
+    const { source } = await openScriptedSource(volume, () => ({
+      headers: { 'content-type': 'text/html' },
+      body: '<html>Welcome</html>',
+    }));
+    await expect(gather(source.delta(null, never))).rejects.toMatchObject({
+      code: 'agent-failed',
+      message: expect.stringContaining('text/html'),
+    });
+  });
+});
