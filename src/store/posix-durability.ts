@@ -1,0 +1,227 @@
+/**
+ * What has been put but may still be lost with the power, per directory, and how it gets onto stable storage: few
+ * files by fdatasync, many by one syncfs where the file system is local and reports its errors there (Linux 5.8).
+ * Bounded: at 1024 files or 64 MiB a sync starts by itself, and puts wait for one that does not keep up.
+ *
+ * After a failed sync the kernel calls the lost pages clean, so a second one would wrongly succeed: the failure is
+ * delivered to every flush that covers those files, and is not retryable.
+ */
+import { constants, open, statfs, type FileHandle } from 'node:fs/promises';
+import { release } from 'node:os';
+import { dirname, join } from 'node:path';
+import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
+import { attempt, posixError, systemCode } from './posix-error.ts';
+
+const maxPendingFiles = 1024;
+const maxPendingBytes = 64 * 1024 * 1024;
+const maxSyncsAhead = 2;
+const sideBySide = 4;
+const wholeFileSystemFrom = 32;
+
+/** ext4, XFS, Btrfs: `f_type` of statfs(2). */
+const localFileSystems = new Set([0xef53, 0x58465342, 0x9123683e]);
+
+/** Calls syncfs(2) on an open file; throws if anything of the file system could not be written. */
+export type SyncFileSystem = (fd: number) => Promise<void>;
+
+export type Durability = {
+  /** A file was renamed into place. Waits while too much is unsynced. */
+  addFile(directory: string, name: string, sizeBytes: number): Promise<void>;
+  /** Directories were made. */
+  addDirectories(directory: string, made: readonly string[]): void;
+  /** Everything added for `directory` before the call is on stable storage when this returns. */
+  flush(directory: string, signal: AbortSignal): Promise<void>;
+  /** The directory was removed: nothing of it needs to survive. */
+  forget(directory: string): Promise<void>;
+  /** Waits for syncs that run, and forgets everything. */
+  settle(): Promise<void>;
+};
+
+type Pending = {
+  names: string[];
+  sizeBytes: number;
+  made: string[];
+  /** The directory itself, open since the first file: syncfs reports errors since the opening. */
+  readonly handle: Promise<FileHandle>;
+  /** The newest sync; each waits for the one before, and fails with it. */
+  running: Promise<void>;
+  syncs: number;
+};
+
+export function createDurability(loadSyncFs: () => Promise<SyncFileSystem | undefined>): Durability {
+  let syncFs: Promise<SyncFileSystem | undefined> | undefined;
+  const directories = new Map<string, Pending>();
+
+  const pendingOf = (directory: string): Pending => {
+    let pending = directories.get(directory);
+    if (pending === undefined) {
+      const handle = open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
+      handle.catch(() => undefined);
+      pending = { names: [], sizeBytes: 0, made: [], handle, running: Promise.resolve(), syncs: 0 };
+      directories.set(directory, pending);
+    }
+    return pending;
+  };
+
+  const syncBatch = async (
+    directory: string,
+    pending: Pending,
+    names: readonly string[],
+    made: readonly string[],
+  ): Promise<void> => {
+    try {
+      const handle = await pending.handle;
+      if (names.length >= wholeFileSystemFrom && (await isLocal(directory))) {
+        const syncWhole = await (syncFs ??= loadSyncFs());
+        if (syncWhole !== undefined) {
+          await syncWhole(handle.fd);
+          return;
+        }
+      }
+      await syncFiles(directory, names);
+      await handle.sync();
+      for (const path of made) await syncDirectory(dirname(path));
+    } catch (error) {
+      throw lost(directory, error);
+    }
+  };
+
+  /** Starts a sync of what is pending now. */
+  const start = (directory: string, pending: Pending): Promise<void> => {
+    const { names, made, running } = pending;
+    pending.names = [];
+    pending.made = [];
+    pending.sizeBytes = 0;
+    pending.syncs += 1;
+    const sync = running
+      .then(() => (names.length + made.length > 0 ? syncBatch(directory, pending, names, made) : undefined))
+      .finally(() => {
+        pending.syncs -= 1;
+      });
+    // A failure waits for the flush that has to report it.
+    sync.catch(() => undefined);
+    pending.running = sync;
+    return sync;
+  };
+
+  const drop = async (directory: string, pending: Pending): Promise<void> => {
+    directories.delete(directory);
+    await pending.handle.then(
+      (handle) => handle.close(),
+      () => undefined,
+    );
+  };
+
+  const forget = async (directory: string): Promise<void> => {
+    const pending = directories.get(directory);
+    if (pending === undefined) return;
+    await pending.running.catch(() => undefined);
+    await drop(directory, pending);
+  };
+
+  return {
+    async addFile(directory, name, sizeBytes) {
+      const pending = pendingOf(directory);
+      pending.names.push(name);
+      pending.sizeBytes += sizeBytes;
+      if (pending.names.length < maxPendingFiles && pending.sizeBytes < maxPendingBytes) return;
+      if (pending.syncs >= maxSyncsAhead) await pending.running;
+      else void start(directory, pending);
+    },
+    addDirectories(directory, made) {
+      pendingOf(directory).made.push(...made);
+    },
+    async flush(directory, signal) {
+      throwIfAborted(signal);
+      const pending = directories.get(directory);
+      if (pending === undefined) return;
+      const sync = start(directory, pending);
+      try {
+        await untilAborted(sync, signal);
+      } finally {
+        if (pending.running === sync && pending.syncs === 0 && pending.names.length === 0) {
+          await drop(directory, pending);
+        }
+      }
+    },
+    forget,
+    async settle() {
+      for (const directory of Array.from(directories.keys())) await forget(directory);
+    },
+  };
+}
+
+/** fdatasync of the files, a few side by side. A file that is gone needs none. */
+async function syncFiles(directory: string, names: readonly string[]): Promise<void> {
+  const waiting = names.values();
+  const work = async (): Promise<void> => {
+    for (const name of waiting) await syncFile(join(directory, name));
+  };
+  await Promise.all(Array.from({ length: Math.min(sideBySide, names.length) }, work));
+}
+
+async function syncFile(path: string): Promise<void> {
+  let handle: FileHandle;
+  try {
+    handle = await open(path, constants.O_RDONLY | constants.O_NOFOLLOW);
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return;
+    throw error;
+  }
+  try {
+    await handle.datasync();
+  } finally {
+    await handle.close();
+  }
+}
+
+/** fsync of a directory: the names in it survive. */
+export async function syncDirectory(path: string): Promise<void> {
+  const action = `sync directory ${path}`;
+  const handle = await attempt(action, open(path, constants.O_RDONLY | constants.O_DIRECTORY));
+  try {
+    await attempt(action, handle.sync());
+  } finally {
+    await handle.close();
+  }
+}
+
+/** Waits for `work`, which goes on behind a signal that aborts: others may rely on it. */
+async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(cancelledBy(signal));
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    await Promise.race([work, promise]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
+}
+
+async function isLocal(directory: string): Promise<boolean> {
+  return localFileSystems.has((await statfs(directory)).type);
+}
+
+function lost(directory: string, error: unknown): BackupError {
+  const cause = posixError(`write the files of ${directory} to stable storage`, error);
+  return new BackupError(cause.code, cause.message, { cause: error, retryable: false });
+}
+
+/** syncfs through the C library; undefined where it cannot be called or reports no errors. */
+export async function loadSyncFileSystem(): Promise<SyncFileSystem | undefined> {
+  const [major = 0, minor = 0] = release().split('.').map(Number);
+  if (process.platform !== 'linux' || major < 5 || (major === 5 && minor < 8)) return undefined;
+  try {
+    const { default: koffi } = await import('koffi');
+    const syncfs = koffi.load('libc.so.6').func('int syncfs(int fd)');
+    return (fd) =>
+      new Promise((resolve, reject) => {
+        syncfs.async(fd, (error: unknown, result: unknown) => {
+          if (error === null && result === 0) resolve();
+          else reject(new Error(`syncfs failed with ${String(error ?? result)}`));
+        });
+      });
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,164 @@
+/** Reading and writing one file of the posix store. Errors of the file system are translated here. */
+import { constants, open, unlink, type FileHandle } from 'node:fs/promises';
+import { BackupError, throwIfAborted } from '../model/errors.ts';
+import { attempt, posixError, systemCode } from './posix-error.ts';
+
+/** Cinder's mode for objects: rw for user and group (get_object_writer of cinder/backup/drivers/posix.py). */
+const fileMode = 0o660;
+const writeBytes = 8 * 1024 * 1024;
+const pieceBytes = 1024 * 1024;
+/** Objects up to this size are read at once, and closed before their first byte is handed out. */
+const wholeBytes = 2 * 1024 * 1024;
+
+/** A new file that is not yet known by its name. */
+export type NewFile = {
+  write(bytes: Buffer, signal: AbortSignal): Promise<void>;
+  /** fdatasync. */
+  sync(): Promise<void>;
+  /** Closes it; an error (NFS reports a full disk here) means that it is not whole. */
+  close(): Promise<void>;
+  /** Closes and removes it; never throws. */
+  discard(): Promise<void>;
+};
+
+/** Creates `path`, which must not exist. */
+export async function createFile(path: string): Promise<NewFile> {
+  const action = `write ${path}`;
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
+  const handle = await attempt(`create ${path}`, open(path, flags, fileMode));
+  let position = 0;
+  const file: NewFile = {
+    async write(bytes, signal) {
+      for (let at = 0; at < bytes.length;) {
+        throwIfAborted(signal);
+        const length = Math.min(writeBytes, bytes.length - at);
+        const { bytesWritten } = await attempt(action, handle.write(bytes, at, length, position));
+        at += bytesWritten;
+        position += bytesWritten;
+      }
+    },
+    sync: () => attempt(action, handle.datasync()),
+    close: () => attempt(action, handle.close()),
+    async discard() {
+      await handle.close().catch(() => undefined);
+      await unlink(path).catch(() => undefined);
+    },
+  };
+  try {
+    await attempt(action, handle.chmod(fileMode));
+    return file;
+  } catch (error) {
+    await file.discard();
+    throw error;
+  }
+}
+
+/** Opens `path` and reads it in pieces of 1 MiB, the next one while the last is used. A piece belongs to its reader. */
+export async function readFileInPieces(
+  path: string,
+  signal: AbortSignal,
+): Promise<{ sizeBytes: number; body: AsyncIterable<Buffer> }> {
+  throwIfAborted(signal);
+  const handle = await openForReading(path);
+  try {
+    const stats = await attempt(`read ${path}`, handle.stat());
+    if (!stats.isFile()) {
+      throw new BackupError(
+        'message-invalid',
+        `${path} is not a regular file: this is no object of a backup; move it out of the way`,
+      );
+    }
+    const sizeBytes = stats.size;
+    if (sizeBytes > wholeBytes) return { sizeBytes, body: ownedPieces(handle, path, sizeBytes, signal) };
+    const whole = await readPiece(handle, path, 0, sizeBytes);
+    throwIfAborted(signal);
+    await handle.close();
+    return { sizeBytes, body: onePiece(whole, signal) };
+  } catch (error) {
+    await handle.close().catch(() => undefined);
+    throw error;
+  }
+}
+
+async function openForReading(path: string): Promise<FileHandle> {
+  const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
+  try {
+    return await open(path, flags);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw posixError(`open ${path}`, error);
+    throw new BackupError(
+      'object-missing',
+      `object ${path} is absent: it was deleted or never written; check that the file system of backup_posix_path is mounted`,
+      { cause: error },
+    );
+  }
+}
+
+async function* onePiece(bytes: Buffer, signal: AbortSignal): AsyncGenerator<Buffer> {
+  throwIfAborted(signal);
+  if (bytes.length > 0) yield bytes;
+  throwIfAborted(signal);
+}
+
+/** Nobody closes the handle of a body whose loop never begins, so its operation's end does. */
+function ownedPieces(
+  handle: FileHandle,
+  path: string,
+  sizeBytes: number,
+  signal: AbortSignal,
+): AsyncIterable<Buffer> {
+  const release = () => void handle.close().catch(() => undefined);
+  signal.addEventListener('abort', release, { once: true });
+  return {
+    [Symbol.asyncIterator]() {
+      signal.removeEventListener('abort', release);
+      return pieces(handle, path, sizeBytes, signal);
+    },
+  };
+}
+
+async function* pieces(
+  handle: FileHandle,
+  path: string,
+  sizeBytes: number,
+  signal: AbortSignal,
+): AsyncGenerator<Buffer> {
+  const readFrom = (offset: number): Promise<Buffer> => {
+    const piece = readPiece(handle, path, offset, Math.min(pieceBytes, sizeBytes - offset));
+    // The reader may leave before it asks for this one.
+    piece.catch(() => undefined);
+    return piece;
+  };
+  let next: Promise<Buffer> | undefined = readFrom(0);
+  try {
+    for (let offset = 0; next !== undefined;) {
+      throwIfAborted(signal);
+      const piece: Buffer = await next;
+      offset += piece.length;
+      next = offset < sizeBytes ? readFrom(offset) : undefined;
+      yield piece;
+    }
+    throwIfAborted(signal);
+  } finally {
+    await next?.catch(() => undefined);
+    await handle.close();
+  }
+}
+
+async function readPiece(handle: FileHandle, path: string, offset: number, length: number): Promise<Buffer> {
+  const piece = Buffer.allocUnsafeSlow(length);
+  for (let filled = 0; filled < length;) {
+    const { bytesRead } = await attempt(
+      `read ${path}`,
+      handle.read(piece, filled, length - filled, offset + filled),
+    );
+    if (bytesRead === 0) {
+      throw new BackupError(
+        'corrupt',
+        `object ${path} ends after ${offset + filled} bytes: it was cut while it was read; put it back or do a full backup`,
+      );
+    }
+    filled += bytesRead;
+  }
+  return piece;
+}

@@ -1,0 +1,241 @@
+/**
+ * The posix store: one directory, below it a directory for each container, in it a file for each object; the layout of
+ * PosixBackupDriver (cinder/backup/drivers/posix.py), with its modes.
+ *
+ * An object is written under a temporary name that starts with `.cinder-delta-` (no prefix does, so Python, which lists by
+ * prefix, never sees it) and renamed when it is whole. After a power failure an object that was not flushed may be there with
+ * wrong bytes: nobody trusts it, because the closing objects are put last, by `putStream`, which flushes what came before
+ * and its own bytes before it shows the name.
+ */
+import { chmod, lstat, opendir, rename, rmdir, unlink } from 'node:fs/promises';
+import { join, resolve } from 'node:path';
+import type { Logger } from '../log.ts';
+import { BackupError, throwIfAborted } from '../model/errors.ts';
+import type { ObjectStore, StoredObject } from './object-store.ts';
+import { createDurability, loadSyncFileSystem, syncDirectory, type Durability } from './posix-durability.ts';
+import { attempt, posixError, systemCode } from './posix-error.ts';
+import { createFile, readFileInPieces, type NewFile } from './posix-files.ts';
+import { createPosixPlaces, isTemporary, requireFileName, type PosixPlaces } from './posix-places.ts';
+
+/** Cinder's mode for container directories (put_container). */
+const directoryMode = 0o770;
+/** Containers that Cinder makes for one backup; others are shared, and stay. */
+const ownContainer = /^[0-9a-f]{2}\/[0-9a-f]{2}\/[0-9a-f-]{36}$/;
+const statsSideBySide = 16;
+
+export type PosixStoreOptions = {
+  /** `backup_posix_path`, or the mount point of an NFS share. */
+  readonly directory: string;
+  readonly log: Logger;
+  /** The class path in `backups.service`: that of the posix driver unless given. */
+  readonly service?: string;
+};
+
+export type PosixStore = ObjectStore & {
+  /** Removes temporary files of processes that have ended; returns how many. An absent container has none. */
+  recover(container: string, signal: AbortSignal): Promise<number>;
+};
+
+/** Nothing is touched before the first call; the directory is made when the first container is. */
+export function createPosixStore(options: PosixStoreOptions): PosixStore {
+  const places = createPosixPlaces(resolve(options.directory));
+  const durability = createDurability(loadSyncFileSystem);
+  const { log } = options;
+
+  const existing = async (container: string): Promise<string> => {
+    const directory = await places.find(container);
+    if (directory !== undefined) return directory;
+    throw new BackupError(
+      'object-missing',
+      `container ${container} is absent below ${options.directory}; check that its file system is mounted`,
+    );
+  };
+
+  const recover = async (container: string, signal: AbortSignal): Promise<number> => {
+    throwIfAborted(signal);
+    const directory = await places.find(container);
+    if (directory === undefined) return 0;
+    const removed = await removeAbandoned(directory, places, signal);
+    if (removed > 0) log.info({ container, removed }, 'removed temporary files of processes that have ended');
+    return removed;
+  };
+
+  /** Writes a file with `fill` and renames it to `key`. A failure leaves nothing behind. */
+  const store = async (
+    container: string,
+    key: string,
+    signal: AbortSignal,
+    fill: (file: NewFile, directory: string) => Promise<void>,
+  ): Promise<string> => {
+    throwIfAborted(signal);
+    const name = requireFileName(key);
+    const directory = await existing(container);
+    const temporary = join(directory, places.temporaryName());
+    const file = await createFile(temporary).catch((error: unknown) => {
+      places.forget(container);
+      throw error;
+    });
+    try {
+      await fill(file, directory);
+      throwIfAborted(signal);
+      await file.close();
+      const path = join(directory, name);
+      await attempt(`rename a temporary file to ${path}`, rename(temporary, path));
+    } catch (error) {
+      await file.discard();
+      throw error;
+    }
+    return directory;
+  };
+
+  return {
+    kind: 'posix',
+    service: options.service ?? 'cinder.backup.drivers.posix.PosixBackupDriver',
+    recover,
+
+    async ensureContainer(container, signal) {
+      throwIfAborted(signal);
+      const { directory, made } = await places.make(container);
+      if (made.length === 0) {
+        await recover(container, signal);
+        return;
+      }
+      await attempt(`set the mode of ${directory}`, chmod(directory, directoryMode));
+      durability.addDirectories(directory, made);
+    },
+
+    async put(container, key, body, { signal }) {
+      const directory = await store(container, key, signal, (file) => file.write(body, signal));
+      await durability.addFile(directory, key, body.length);
+    },
+
+    async putStream(container, key, body, { signal }) {
+      const directory = await store(container, key, signal, async (file, into) => {
+        for await (const piece of body) await file.write(piece, signal);
+        await durability.flush(into, signal);
+        await file.sync();
+      });
+      await syncDirectory(directory);
+    },
+
+    async flush(container, signal) {
+      throwIfAborted(signal);
+      const directory = await places.find(container);
+      if (directory !== undefined) await durability.flush(directory, signal);
+    },
+
+    async get(container, key, { signal }) {
+      throwIfAborted(signal);
+      const name = requireFileName(key);
+      return await readFileInPieces(join(await existing(container), name), signal);
+    },
+
+    async *list(container, prefix, signal) {
+      throwIfAborted(signal);
+      const directory = await places.find(container);
+      if (directory !== undefined) yield* listDirectory(directory, prefix, signal);
+    },
+
+    async remove(container, key, signal) {
+      throwIfAborted(signal);
+      const name = requireFileName(key);
+      const directory = await places.find(container);
+      if (directory !== undefined) await removeFile(join(directory, name));
+    },
+
+    async removeContainer(container, signal) {
+      throwIfAborted(signal);
+      const directory = await places.find(container);
+      if (directory === undefined) return;
+      await recover(container, signal);
+      if (ownContainer.test(container)) await removeEmpty(directory, container, places, durability);
+    },
+
+    async close() {
+      await durability.settle();
+    },
+  };
+}
+
+async function* listDirectory(
+  directory: string,
+  prefix: string,
+  signal: AbortSignal,
+): AsyncGenerator<StoredObject> {
+  for await (const names of nameBatches(directory, (name) => name.startsWith(prefix) && !isTemporary(name))) {
+    throwIfAborted(signal);
+    const found = await Promise.all(names.map((name) => statObject(directory, name)));
+    for (const object of found) if (object !== undefined) yield object;
+  }
+  throwIfAborted(signal);
+}
+
+/** The names in a directory that `isWanted` takes, a few at a time. An absent directory has none. */
+async function* nameBatches(
+  directory: string,
+  isWanted: (name: string) => boolean,
+): AsyncGenerator<readonly string[]> {
+  let batch: string[] = [];
+  try {
+    for await (const { name } of await opendir(directory, { bufferSize: 256 })) {
+      if (!isWanted(name)) continue;
+      batch.push(name);
+      if (batch.length < statsSideBySide) continue;
+      yield batch;
+      batch = [];
+    }
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw posixError(`list ${directory}`, error);
+  }
+  if (batch.length > 0) yield batch;
+}
+
+async function statObject(directory: string, name: string): Promise<StoredObject | undefined> {
+  try {
+    const stats = await lstat(join(directory, name));
+    return stats.isFile() ? { key: name, sizeBytes: stats.size } : undefined;
+  } catch (error) {
+    if (systemCode(error) === 'ENOENT') return undefined;
+    throw posixError(`look at ${join(directory, name)}`, error);
+  }
+}
+
+async function removeAbandoned(directory: string, places: PosixPlaces, signal: AbortSignal): Promise<number> {
+  let removed = 0;
+  for await (const names of nameBatches(directory, isTemporary)) {
+    for (const name of names) {
+      throwIfAborted(signal);
+      const path = join(directory, name);
+      const stats = await lstat(path).catch(() => undefined);
+      if (stats === undefined || !places.isAbandoned(name, stats.mtimeMs)) continue;
+      await removeFile(path);
+      removed += 1;
+    }
+  }
+  return removed;
+}
+
+async function removeFile(path: string): Promise<void> {
+  try {
+    await unlink(path);
+  } catch (error) {
+    if (systemCode(error) !== 'ENOENT') throw posixError(`remove ${path}`, error);
+  }
+}
+
+async function removeEmpty(
+  directory: string,
+  container: string,
+  places: PosixPlaces,
+  durability: Durability,
+): Promise<void> {
+  try {
+    await rmdir(directory);
+  } catch (error) {
+    const code = systemCode(error);
+    if (code === 'ENOTEMPTY' || code === 'EEXIST') return;
+    if (code !== 'ENOENT') throw posixError(`remove ${directory}`, error);
+  }
+  places.forget(container);
+  await durability.forget(directory);
+}

@@ -1,0 +1,287 @@
+import { execFileSync } from 'node:child_process';
+import { randomUUID } from 'node:crypto';
+import {
+  chmod,
+  mkdir,
+  mkdtemp,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  utimes,
+  writeFile,
+} from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { backupContainer } from '../../src/layout/names.ts';
+import { createLogger } from '../../src/log.ts';
+import { createPosixStore, type PosixStore } from '../../src/store/posix-store.ts';
+import { objectStoreContract } from '../contract/object-store.ts';
+import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
+
+const log = createLogger({ level: 'silent' });
+const { signal } = new AbortController();
+const options = { signal };
+
+objectStoreContract('posix', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'posix-store-'));
+  return {
+    store: createPosixStore({ directory: join(directory, 'root'), log }),
+    freshContainer: () => backupContainer('posix', randomUUID(), null),
+    dispose: () => rm(directory, { recursive: true }),
+  };
+});
+
+const modeOf = async (path: string) => ((await stat(path)).mode & 0o777).toString(8);
+
+const temporary = (parts: { host?: string; pid?: number; started?: number }) => {
+  const { host = '00000000', pid = 1, started = 1 } = parts;
+  return `.cinder-delta-${host}-${pid}-${started}-abc-1.tmp`;
+};
+
+const opened = async () => (await readdir('/proc/self/fd', { encoding: 'utf8' })).length;
+
+describe('posix store', () => {
+  const uuid = '2e07de79-59c4-46dd-b72f-eb288b5194a1';
+  const container = `2e/07/${uuid}`;
+  let parent = '';
+  let directory = '';
+  let store: PosixStore;
+
+  beforeAll(async () => {
+    parent = await mkdtemp(join(tmpdir(), 'posix-store-'));
+  });
+  afterAll(() => rm(parent, { recursive: true }));
+  beforeEach(async () => {
+    directory = join(parent, randomUUID());
+    store = createPosixStore({ directory, log });
+  });
+
+  afterEach(() => store.close());
+
+  const names = () => readdir(join(directory, container));
+  const ownHost = async (): Promise<string> => {
+    let host = '';
+    async function* body(): AsyncGenerator<Buffer> {
+      yield patternBytes(8, 1);
+      host = (await names()).find((name) => name.startsWith('.cinder-delta-'))?.split('-')[2] ?? '';
+    }
+    await store.putStream(container, 'probe', body(), options);
+    await store.remove(container, 'probe', signal);
+    return host;
+  };
+
+  test('gives directories and files the modes of Cinder, whatever the umask', async () => {
+    const before = process.umask(0o077);
+    try {
+      await store.ensureContainer(container, signal);
+      await store.put(container, 'a-00001', patternBytes(5, 1), options);
+      await store.putStream(container, 'a_metadata', inRecycledPieces(patternBytes(5, 1), 5), options);
+    } finally {
+      process.umask(before);
+    }
+    expect(await modeOf(join(directory, container))).toBe('770');
+    expect(await modeOf(join(directory, container, 'a-00001'))).toBe('660');
+    expect(await modeOf(join(directory, container, 'a_metadata'))).toBe('660');
+  });
+
+  test('leaves an existing directory its mode', async () => {
+    await mkdir(join(directory, container), { recursive: true });
+    await chmod(join(directory, container), 0o755);
+    await store.ensureContainer(container, signal);
+    expect(await modeOf(join(directory, container))).toBe('755');
+  });
+
+  test('shows a reader of the directory no object, and no name of the prefix, before it is whole', async () => {
+    await store.ensureContainer(container, signal);
+    async function* body(): AsyncGenerator<Buffer> {
+      yield patternBytes(1000, 1);
+      expect((await names()).filter((name) => name.startsWith('a'))).toEqual([]);
+      expect(await names()).toHaveLength(1);
+      yield patternBytes(1000, 2);
+    }
+    await store.putStream(container, 'a_metadata', body(), options);
+    expect(await names()).toEqual(['a_metadata']);
+  });
+
+  test('refuses names that are no file names of the layout', async () => {
+    await store.ensureContainer(container, signal);
+    for (const key of ['a/b', 'x'.repeat(256), '.cinder-delta-x.tmp']) {
+      await expect(store.put(container, key, patternBytes(5, 1), options)).rejects.toMatchObject({
+        code: 'message-invalid',
+      });
+    }
+  });
+
+  describe('symbolic links', () => {
+    test('a container that leads out of the root is refused for reading and writing', async () => {
+      const outside = join(parent, randomUUID());
+      await mkdir(outside);
+      await writeFile(join(outside, 'a-00001'), 'secret');
+      await mkdir(join(directory, '2e/07'), { recursive: true });
+      await symlink(outside, join(directory, container));
+      const refused = { code: 'message-invalid' };
+      await expect(store.get(container, 'a-00001', options)).rejects.toMatchObject(refused);
+      await expect(store.put(container, 'b', patternBytes(5, 1), options)).rejects.toMatchObject(refused);
+      await expect(store.remove(container, 'a-00001', signal)).rejects.toMatchObject(refused);
+      await expect(store.ensureContainer(container, signal)).rejects.toMatchObject(refused);
+      expect(await readdir(outside)).toEqual(['a-00001']);
+    });
+
+    test('a new container is not made behind a link that leads out', async () => {
+      const outside = join(parent, randomUUID());
+      await mkdir(outside);
+      await mkdir(directory);
+      await symlink(outside, join(directory, '2e'));
+      await expect(store.ensureContainer(container, signal)).rejects.toMatchObject({
+        code: 'message-invalid',
+      });
+      expect(await readdir(outside)).toEqual([]);
+    });
+
+    test('an object that is a link is not followed, and a put replaces it', async () => {
+      const outside = join(parent, randomUUID());
+      await writeFile(outside, 'secret');
+      await store.ensureContainer(container, signal);
+      await symlink(outside, join(directory, container, 'a-00001'));
+      await expect(store.get(container, 'a-00001', options)).rejects.toMatchObject({
+        code: 'message-invalid',
+      });
+      await store.put(container, 'a-00001', patternBytes(5, 1), options);
+      expect(await readFile(outside, 'utf8')).toBe('secret');
+    });
+
+    test('the root itself may be one', async () => {
+      const real = join(parent, randomUUID());
+      await mkdir(real);
+      await symlink(real, directory);
+      await store.ensureContainer(container, signal);
+      await store.put(container, 'a-00001', patternBytes(500, 1), options);
+      const { body } = await store.get(container, 'a-00001', options);
+      expect((await collect(body)).equals(patternBytes(500, 1))).toBe(true);
+    });
+  });
+
+  describe('what stands in the way', () => {
+    test('a directory or a pipe with the name of an object is not read', async () => {
+      await store.ensureContainer(container, signal);
+      await mkdir(join(directory, container, 'a-00001'));
+      execFileSync('mkfifo', [join(directory, container, 'a-00002')]);
+      for (const key of ['a-00001', 'a-00002']) {
+        await expect(store.get(container, key, options)).rejects.toMatchObject({ code: 'message-invalid' });
+      }
+      const listed: string[] = [];
+      for await (const { key } of store.list(container, 'a', signal)) listed.push(key);
+      expect(listed).toEqual([]);
+    });
+
+    test('a file with the name of a container is message-invalid', async () => {
+      await mkdir(join(directory, '2e'), { recursive: true });
+      await writeFile(join(directory, '2e/07'), 'x');
+      await expect(store.ensureContainer(container, signal)).rejects.toMatchObject({
+        code: 'message-invalid',
+      });
+    });
+
+    test('a put into a container that was removed behind our back is object-missing', async () => {
+      await store.ensureContainer(container, signal);
+      await rm(join(directory, container), { recursive: true });
+      const put = () => store.put(container, 'a', patternBytes(5, 1), options);
+      await expect(put()).rejects.toMatchObject({ code: 'object-missing' });
+      await store.ensureContainer(container, signal);
+      await put();
+    });
+  });
+
+  describe('temporary files', () => {
+    test('of ended processes go when the container is ensured, recovered or removed; others stay', async () => {
+      await store.ensureContainer(container, signal);
+      const host = await ownHost();
+      const ended = execFileSync('sh', ['-c', 'echo $$'], { encoding: 'utf8' }).trim();
+      const old = temporary({ host: 'ffffffff' });
+      const dead = [
+        temporary({ host, pid: Number(ended) }),
+        temporary({ host, pid: process.pid, started: 1 }),
+        old,
+      ];
+      const alive = [
+        temporary({ host, pid: process.ppid }),
+        temporary({ host: 'eeeeeeee' }),
+        '.cinder-delta-note',
+      ];
+      const plant = async () => {
+        for (const name of [...dead, ...alive]) await writeFile(join(directory, container, name), 'x');
+        await utimes(join(directory, container, old), 1, 1);
+      };
+      await plant();
+      expect(await store.recover(container, signal)).toBe(3);
+      expect(await names()).toEqual(alive.toSorted());
+      await plant();
+      await store.ensureContainer(container, signal);
+      expect(await names()).toEqual(alive.toSorted());
+      await plant();
+      await store.removeContainer(container, signal);
+      expect(await names()).toEqual(alive.toSorted());
+    });
+
+    test('that are being written survive a recovery, also by another store of this process', async () => {
+      await store.ensureContainer(container, signal);
+      const other = createPosixStore({ directory, log });
+      async function* body(): AsyncGenerator<Buffer> {
+        yield patternBytes(1000, 1);
+        expect(await other.recover(container, signal)).toBe(0);
+        yield patternBytes(1000, 2);
+      }
+      await store.putStream(container, 'a', body(), options);
+      await other.close();
+      expect(await names()).toEqual(['a']);
+    });
+  });
+
+  test('removes the directory of one backup but not one that is shared', async () => {
+    await store.ensureContainer(container, signal);
+    await store.ensureContainer('shared', signal);
+    await store.put(container, 'a', patternBytes(5, 1), options);
+    await store.remove(container, 'a', signal);
+    await store.removeContainer(container, signal);
+    await store.removeContainer('shared', signal);
+    expect(await readdir(join(directory, '2e/07'))).toEqual([]);
+    expect(await readdir(directory)).toEqual(['2e', 'shared']);
+  });
+
+  test('says corrupt when a file is cut while it is read', async () => {
+    await store.ensureContainer(container, signal);
+    await store.put(container, 'a', patternBytes(8 * 1024 * 1024, 1), options);
+    const { body } = await store.get(container, 'a', options);
+    let isFirst = true;
+    const reading = async () => {
+      for await (const piece of body) {
+        if (isFirst) await writeFile(join(directory, container, 'a'), piece.subarray(0, 10));
+        isFirst = false;
+      }
+    };
+    await expect(reading()).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
+  test('keeps no descriptor of files it is done with, nor of bodies whose operation has ended', async () => {
+    await store.ensureContainer(container, signal);
+    await store.put(container, 'big', patternBytes(6 * 1024 * 1024, 1), options);
+    await store.flush(container, signal);
+    const before = await opened();
+    const operation = new AbortController();
+    for (let n = 0; n < 50; n += 1) {
+      await store.put(container, `a-${n}`, patternBytes(100, n), options);
+      await collect((await store.get(container, `a-${n}`, options)).body);
+      await store.get(container, 'big', { signal: operation.signal });
+      for await (const piece of (await store.get(container, 'big', options)).body) {
+        expect(piece.length).toBeGreaterThan(0);
+        break;
+      }
+    }
+    await store.flush(container, signal);
+    operation.abort();
+    await expect.poll(opened).toBe(before);
+  });
+});
