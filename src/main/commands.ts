@@ -1,0 +1,57 @@
+/** The commands of `cinder-delta`. */
+import { readFile } from 'node:fs/promises';
+import { z } from 'zod';
+import { isBackupError } from '../model/errors.ts';
+import { agentHelp, runAgent } from './agent-command.ts';
+import { runService, serviceHelp } from './service-command.ts';
+
+const help = `cinder-delta [service | agent | version | help] [flags]
+
+  service    the backup service, standalone (the default); cinder-delta service --help
+  agent      the storage side; cinder-delta agent --help
+  version    prints the version
+`;
+
+type Command = { readonly help: string; run(args: readonly string[]): Promise<number> };
+
+const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
+  ['service', { help: serviceHelp, run: runService }],
+  ['agent', { help: agentHelp, run: runAgent }],
+  ['version', { help, run: printVersion }],
+  ['help', { help, run: async () => print(help) }],
+]);
+
+/** Runs the command that `args` name. Returns the exit code: 0, 1 for a failure, 2 for a wrong command line. */
+export async function runCommand(args: readonly string[]): Promise<number> {
+  const [first = 'service', ...rest] = args;
+  const isNamed = !first.startsWith('-');
+  if (args[0] === '--version') return await printVersion();
+  if (!isNamed && (args[0] === '--help' || args[0] === '-h')) return print(help);
+  const command = commands.get(isNamed ? first : 'service');
+  if (command === undefined) return refuse(`${first} is not a command\n\n${help}`);
+  const flags = isNamed ? rest : args;
+  if (flags.includes('--help') || flags.includes('-h')) return print(command.help);
+  try {
+    return await command.run(flags);
+  } catch (error) {
+    if (!isBackupError(error)) throw error;
+    process.stderr.write(`cinder-delta ${isNamed ? first : 'service'}:\n${error.message}\n`);
+    return error.code === 'config-invalid' ? 2 : 1;
+  }
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return 0;
+}
+
+function refuse(text: string): number {
+  process.stderr.write(text);
+  return 2;
+}
+
+async function printVersion(): Promise<number> {
+  const file = new URL('../../package.json', import.meta.url);
+  const { version } = z.object({ version: z.string() }).parse(JSON.parse(await readFile(file, 'utf8')));
+  return print(`cinder-delta ${version} (node ${process.versions.node})\n`);
+}

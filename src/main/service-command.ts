@@ -1,0 +1,111 @@
+/** `cinder-delta service`: the flags of the standalone service. */
+import { createLogger } from '../log.ts';
+import { codecOf } from '../model/codec.ts';
+import { isLoopback } from '../rest/access.ts';
+import { parseFlags, readFlagFile, type Flags } from './flags.ts';
+import { runUntilSignal } from './lifecycle.ts';
+import { createStandalone, standaloneDefaults, type StandaloneOptions } from './standalone.ts';
+
+export const serviceHelp = `cinder-delta service: backups of the volumes under a state directory, over REST
+
+  --state-dir DIR        everything is kept here: volumes, backups, rows (./state)
+  --host ADDRESS         address of the REST API (127.0.0.1); another than loopback needs --token-file
+  --port PORT            port of the REST API (8776; 0 takes a free one)
+  --token-file FILE      its content must be sent as X-Auth-Token
+  --codec NAME           none, zlib, bz2, zstd (zlib)
+  --zlib-effort NAME     speed, balanced, size (balanced)
+  --object-bytes N       size of an object before compression (52428800)
+  --block-size N         unit of hashing and change, a power of two (32768)
+  --merge-gap-bytes N    changed ranges nearer than this become one object (one block)
+  --memory-mib N         ceiling of the buffers of all operations (512)
+  --max-operations N     operations at once (15)
+  --drain-seconds N      time that a stop leaves to running operations (30)
+  --log-level NAME       trace, debug, info, warn, error (info)
+`;
+
+export type ServiceSettings = {
+  readonly stateDir: string;
+  readonly host: string;
+  readonly port: number;
+  readonly options: StandaloneOptions;
+  readonly logLevel: string;
+};
+
+const names = [
+  'state-dir',
+  'host',
+  'port',
+  'token-file',
+  'codec',
+  'zlib-effort',
+  'object-bytes',
+  'block-size',
+  'merge-gap-bytes',
+  'memory-mib',
+  'max-operations',
+  'drain-seconds',
+  'log-level',
+];
+
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
+
+/** Reads the flags. Throws `config-invalid` with everything that is wrong. */
+export async function parseServiceFlags(args: readonly string[]): Promise<ServiceSettings> {
+  const flags = parseFlags(args, names, []);
+  const host = flags.text('host') ?? '127.0.0.1';
+  const token = await readFlagFile(flags, 'token-file');
+  if (!isLoopback(host) && !flags.isSet('token-file')) {
+    flags.refuse(`--host is ${host}: without --token-file only loopback addresses are served`);
+  }
+  const settings = {
+    stateDir: flags.text('state-dir') ?? 'state',
+    host,
+    port: flags.integer('port', { minimum: 0, maximum: 65_535 }) ?? 8776,
+    options: { ...readSizes(flags), ...readLimits(flags), token },
+    logLevel: flags.choice('log-level', logLevels) ?? 'info',
+  };
+  flags.requireValid();
+  return settings;
+}
+
+function readSizes(flags: Flags): Omit<StandaloneOptions, 'memoryBytes' | 'maxOperations' | 'drainMs'> {
+  const defaults = standaloneDefaults;
+  const given = flags.text('codec');
+  const codec = given === undefined ? defaults.codec : codecOf(given);
+  if (codec === undefined) flags.refuse(`--codec is ${given}: it must be none, zlib, bz2 or zstd`);
+  const blockSize =
+    flags.integer('block-size', { minimum: 512, maximum: 4 * 1024 ** 2 }) ?? defaults.blockSize;
+  if (!Number.isInteger(Math.log2(blockSize)))
+    flags.refuse(`--block-size is ${blockSize}: it must be a power of two`);
+  const objectBytes =
+    flags.integer('object-bytes', { minimum: 512, maximum: 5 * 1024 ** 3 }) ?? defaults.objectBytes;
+  if (objectBytes % blockSize !== 0) {
+    flags.refuse(`--object-bytes is ${objectBytes}: it must be a multiple of the block size, ${blockSize}`);
+  }
+  return {
+    codec: codec ?? defaults.codec,
+    zlibEffort: flags.choice('zlib-effort', ['speed', 'balanced', 'size']) ?? defaults.zlibEffort,
+    blockSize,
+    objectBytes,
+    mergeGapBytes: flags.integer('merge-gap-bytes', { minimum: 0, maximum: 64 * 1024 ** 2 }) ?? blockSize,
+  };
+}
+
+function readLimits(flags: Flags): Pick<StandaloneOptions, 'memoryBytes' | 'maxOperations' | 'drainMs'> {
+  const defaults = standaloneDefaults;
+  const memoryMiB = flags.integer('memory-mib', { minimum: 32, maximum: 1024 ** 2 });
+  const drainSeconds = flags.integer('drain-seconds', { minimum: 0, maximum: 86_400 });
+  return {
+    memoryBytes: memoryMiB === undefined ? defaults.memoryBytes : memoryMiB * 1024 ** 2,
+    maxOperations: flags.integer('max-operations', { minimum: 1, maximum: 1000 }) ?? defaults.maxOperations,
+    drainMs: drainSeconds === undefined ? defaults.drainMs : drainSeconds * 1000,
+  };
+}
+
+/** Runs the service until it is told to stop. Returns the exit code. */
+export async function runService(args: readonly string[]): Promise<number> {
+  const { stateDir, host, port, options, logLevel } = await parseServiceFlags(args);
+  const log = createLogger({ level: logLevel });
+  const service = await createStandalone({ stateDir, host, port, options, log });
+  return await runUntilSignal(log, () => service.close());
+}

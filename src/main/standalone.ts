@@ -1,0 +1,218 @@
+/**
+ * The standalone service: everything in one process under one state directory.
+ *
+ *   <state>/lock                     one process at a time
+ *   <state>/cinder-delta.sqlite      rows, in Cinder's tables
+ *   <state>/volumes/volume-<uuid>    raw volumes, served by an agent on loopback
+ *   <state>/backups/                 the store, in the layout of Cinder's posix driver
+ */
+import { randomBytes } from 'node:crypto';
+import { mkdir } from 'node:fs/promises';
+import { isIPv6 } from 'node:net';
+import { join, resolve } from 'node:path';
+import { createAgent } from '../agent/agent.ts';
+import { createFileBackend } from '../agent/file-backend.ts';
+import { createBudget } from '../async/limit.ts';
+import { openSqliteDatabase } from '../database/sqlite/sqlite-database.ts';
+import { lockStateDirectory } from '../database/sqlite/sqlite-lock.ts';
+import type { Logger } from '../log.ts';
+import { createAgentStorage, createStorageDirectory } from '../manager/agent-storage.ts';
+import type { ManagerEnvironment } from '../manager/environment.ts';
+import { createLocalVolumes } from '../manager/local-volumes.ts';
+import { createManager } from '../manager/manager.ts';
+import { createOperations, type Operations } from '../manager/operations.ts';
+import { systemClock } from '../model/clock.ts';
+import type { Codec } from '../model/codec.ts';
+import { BackupError, messageOf } from '../model/errors.ts';
+import type { DeflateEffort } from '../pipeline/codecs/open-codecs.ts';
+import { createSealer } from '../pipeline/sealer.ts';
+import { createRestApp } from '../rest/app.ts';
+import { createMetrics } from '../rest/metrics.ts';
+import type { RestApp } from '../rest/routes.ts';
+import { createPosixStore } from '../store/posix-store.ts';
+import { createAgentClient } from '../volume/agent-client.ts';
+import { createReleaseStack } from './lifecycle.ts';
+
+export type StandaloneOptions = {
+  /** Size of an object before compression: a multiple of the block size. */
+  readonly objectBytes: number;
+  /** Unit of hashing and of change. */
+  readonly blockSize: number;
+  readonly codec: Codec;
+  readonly zlibEffort: DeflateEffort;
+  /** Changed ranges nearer than this become one object. */
+  readonly mergeGapBytes: number;
+  /** Ceiling of the buffers of all operations. */
+  readonly memoryBytes: number;
+  /** Operations at once; more wait. */
+  readonly maxOperations: number;
+  /** How long a stop waits for running operations before it cancels them. */
+  readonly drainMs: number;
+  /** What `X-Auth-Token` must be; without one everybody on this machine may use the API. */
+  readonly token?: string | undefined;
+};
+
+export const standaloneDefaults: StandaloneOptions = {
+  objectBytes: 52_428_800,
+  blockSize: 32_768,
+  codec: 'zlib',
+  zlibEffort: 'balanced',
+  mergeGapBytes: 32_768,
+  memoryBytes: 512 * 1024 * 1024,
+  maxOperations: 15,
+  drainMs: 30_000,
+};
+
+export type Standalone = {
+  readonly url: string;
+  readonly agentUrl: string;
+  /** Takes no more requests, lets operations end or cancels them, and closes everything. */
+  close(): Promise<void>;
+};
+
+/** Backends, hosts and zones of the one machine; the names stand in rows and in the metadata of backups. */
+const serviceHost = 'standalone';
+const backendName = 'file';
+const availabilityZone = 'nova';
+const cleanupTimeoutMs = 60_000;
+const rememberedOperations = 1000;
+
+/**
+ * Starts the service; what an earlier process left has been put right when it returns. `config-invalid` if the
+ * address cannot be had, `state-invalid` if another service runs on the directory.
+ */
+export async function createStandalone(settings: {
+  readonly stateDir: string;
+  readonly host: string;
+  /** 0: any free port. */
+  readonly port: number;
+  readonly options?: Partial<StandaloneOptions>;
+  readonly log: Logger;
+}): Promise<Standalone> {
+  const { log, host, port } = settings;
+  const options = { ...standaloneDefaults, ...settings.options };
+  const stateDir = resolve(settings.stateDir);
+  const stack = createReleaseStack();
+  try {
+    const volumesDir = join(stateDir, 'volumes');
+    const backupsDir = join(stateDir, 'backups');
+    for (const directory of [stateDir, volumesDir, backupsDir]) await makeDirectory(directory);
+
+    const lock = lockStateDirectory(join(stateDir, 'lock'), stateDir);
+    stack.add('lock', () => lock.release());
+    const database = openSqliteDatabase(join(stateDir, 'cinder-delta.sqlite'));
+    stack.add('database', () => database.close());
+    const store = createPosixStore({ directory: backupsDir, log });
+    stack.add('store', () => store.close());
+    const sealer = await createSealer({ log, zlibEffort: options.zlibEffort });
+    stack.add('sealer', () => sealer.close());
+
+    const access = { token: randomBytes(32).toString('hex') };
+    const backend = await createFileBackend({ name: backendName, directory: volumesDir, log });
+    const agentLog = log.child({ part: 'agent' }, { level: 'warn' });
+    const agent = await createAgent({
+      backends: [backend],
+      access,
+      host: '127.0.0.1',
+      port: 0,
+      log: agentLog,
+    });
+    stack.add('agent', () => agent.close());
+    const client = createAgentClient({ url: agent.url, access, log });
+    stack.add('agent client', () => client.close());
+
+    const memory = createBudget(options.memoryBytes);
+    const metrics = createMetrics({ memory, operations: () => operations.list() });
+    const operations: Operations = createOperations({
+      maxRunning: options.maxOperations,
+      maxFinished: rememberedOperations,
+      clock: systemClock,
+      log,
+      onFinished: (operation) => metrics.observe(operation),
+    });
+    stack.add('operations', () => operations.drain(options.drainMs));
+
+    const storageName = `${serviceHost}@${backendName}`;
+    const storage = createAgentStorage(client, storageName, backendName);
+    const environment: ManagerEnvironment = {
+      database,
+      resources: { store, sealer, memory, log },
+      storage: createStorageDirectory([storage]),
+      clock: systemClock,
+      log,
+      options: {
+        host: serviceHost,
+        availabilityZone,
+        naming: 'posix',
+        objectBytes: options.objectBytes,
+        blockSize: options.blockSize,
+        codec: options.codec,
+        mergeGapBytes: options.mergeGapBytes,
+        cleanupTimeoutMs,
+      },
+    };
+    const volumes = createLocalVolumes(environment, {
+      backend: storage,
+      host: `${storageName}#${backendName}`,
+    });
+    stack.add('volumes', () => volumes.close());
+    const manager = createManager(environment, {
+      operations,
+      makeVolume: (context, wanted) => volumes.create(context, wanted),
+    });
+    const starting = new AbortController().signal;
+    await manager.initHost(starting);
+    await volumes.reconcile(starting);
+
+    const services = { database, manager, volumes, operations, metrics };
+    const app = createRestApp(services, { access: { token: options.token }, log });
+    stack.add('REST', () => app.close());
+    const url = await listen(app, host, port);
+    const info = await storage.info(starting);
+    log.info(
+      {
+        node: process.versions.node,
+        deflate: sealer.deflate,
+        sealingThreads: sealer.threads,
+        codec: options.codec,
+        delta: info.delta,
+        memoryMiB: options.memoryBytes / 1024 ** 2,
+        stateDir,
+        agentUrl: agent.url,
+        url,
+      },
+      'cinder-delta is ready',
+    );
+    return { url, agentUrl: agent.url, close: () => stack.releaseAll() };
+  } catch (error) {
+    await stack.releaseAll().catch((err: unknown) => log.warn({ err }, 'not everything was closed'));
+    throw error;
+  }
+}
+
+async function makeDirectory(directory: string): Promise<void> {
+  try {
+    await mkdir(directory, { recursive: true, mode: 0o700 });
+  } catch (error) {
+    throw new BackupError(
+      'config-invalid',
+      `the state directory ${directory} cannot be made: ${messageOf(error)}; choose another with --state-dir`,
+      { cause: error },
+    );
+  }
+}
+
+async function listen(app: RestApp, host: string, port: number): Promise<string> {
+  try {
+    await app.listen({ host, port });
+  } catch (error) {
+    throw new BackupError(
+      'config-invalid',
+      `the service cannot listen on ${host}:${port}: ${messageOf(error)}; choose another --port or --host`,
+      { cause: error },
+    );
+  }
+  const address = app.server.address();
+  const actual = typeof address === 'object' && address !== null ? address.port : port;
+  return `http://${isIPv6(host) ? `[${host}]` : host}:${actual}`;
+}

@@ -1,0 +1,136 @@
+/**
+ * How a backup finds its bytes: delta, compare or full, and why. A parent is proven before it is trusted: every
+ * ancestor's metadata can be read and lists exactly what is stored, the block size is ours, the volume did not
+ * shrink. Whatever is wrong with it makes a full backup with the reason in words; only a store or an agent that
+ * cannot be asked is an error.
+ */
+import { findBackup } from '../database/backups.ts';
+import { chainLengthBytes } from '../layout/chain.ts';
+import { sha256FileKey } from '../layout/names.ts';
+import type { Backup } from '../model/backup.ts';
+import { isBackupError } from '../model/errors.ts';
+import type { BackupJob, Layer } from '../pipeline/jobs.ts';
+import type { BackendInfo, SnapshotInfo, VolumeDetail } from '../protocol/calls.ts';
+import { checkLayers, loadChain, readBlockSize, readLayers } from './chain.ts';
+import type { ManagerEnvironment } from './environment.ts';
+
+export type Way = BackupJob['way'];
+
+/** What the way is chosen for. */
+export type WayRequest = {
+  readonly backup: Backup;
+  /** `host@backend`. */
+  readonly backend: string;
+  readonly info: BackendInfo;
+  readonly volume: VolumeDetail;
+  readonly current: SnapshotInfo;
+};
+
+/** What makes a parent unusable; every other error means that nobody can tell. */
+const unusable = [
+  'chain-broken',
+  'object-missing',
+  'corrupt',
+  'version-unsupported',
+  'limit-exceeded',
+] as const;
+
+/** Chooses the way. Errors: `store-unavailable`, `store-denied`, `cancelled`. */
+export async function chooseWay(
+  environment: ManagerEnvironment,
+  request: WayRequest,
+  signal: AbortSignal,
+): Promise<Way> {
+  const { backup } = request;
+  if (backup.parentId === null) return { mode: 'full', reason: 'no parent was asked for' };
+  try {
+    return await chooseForParent(environment, request, backup.parentId, signal);
+  } catch (error) {
+    if (!isBackupError(error, ...unusable)) throw error;
+    return { mode: 'full', reason: `the parent cannot be used: ${error.message}` };
+  }
+}
+
+async function chooseForParent(
+  environment: ManagerEnvironment,
+  request: WayRequest,
+  parentId: string,
+  signal: AbortSignal,
+): Promise<Way> {
+  const { store } = environment.resources;
+  const { blockSize } = environment.options;
+  const { sql } = environment.database;
+  const row = await findBackup(sql, parentId);
+  if (row === undefined) return { mode: 'full', reason: `the parent ${parentId} is gone` };
+  if (row.status !== 'available' && row.status !== 'restoring') {
+    return { mode: 'full', reason: `the parent ${parentId} is ${row.status}` };
+  }
+  if (row.volumeId !== request.backup.volumeId) {
+    return { mode: 'full', reason: `the parent ${parentId} is a backup of another volume, ${row.volumeId}` };
+  }
+  const layers = await readLayers(store, await loadChain(sql, row), signal);
+  await checkLayers(store, layers, signal);
+  const parent = layers.at(-1);
+  if (parent === undefined) return { mode: 'full', reason: `the parent ${parentId} has no layers` };
+  const parentBlockSize = await readBlockSize(store, parent, signal);
+  if (parentBlockSize !== blockSize) {
+    return {
+      mode: 'full',
+      reason: `the parent ${parentId} has blocks of ${parentBlockSize} bytes, this service makes ${blockSize}`,
+    };
+  }
+  const parentBytes = chainLengthBytes(layers.map(({ metadata }) => metadata));
+  if (parentBytes > request.current.size_bytes) {
+    return {
+      mode: 'full',
+      reason: `the volume shrank from ${parentBytes} to ${request.current.size_bytes} bytes since the parent ${parentId}`,
+    };
+  }
+  const previous = findBase(request, parent);
+  if (typeof previous === 'string') return { mode: 'compare', reason: previous, parent };
+  return {
+    mode: 'delta',
+    reason: `snapshot ${previous.name} of the parent ${parentId} is still on the storage`,
+    parent,
+    previous,
+  };
+}
+
+/** The parent's snapshot if it is proven to be of this volume, else the sentence that says why not. */
+function findBase(request: WayRequest, parent: Layer): { name: string; identity: string } | string {
+  const { backend, info, volume } = request;
+  const { backupId: id, delta } = parent.metadata;
+  if (delta === null) return `the parent ${id} was made by cinder-backup, which keeps no snapshot`;
+  const { base } = delta;
+  if (base === null) return `the parent ${id} kept no snapshot`;
+  if (info.delta === 'none') return `backend ${info.name} cannot list changes between snapshots`;
+  if (base.backend !== backend)
+    return `the volume moved from ${base.backend} to ${backend} since the parent ${id}`;
+  if (base.volumeName !== volume.name || base.volumeIdentity !== volume.identity) {
+    return `the volume on the storage is not the one that the parent ${id} was made of`;
+  }
+  const found = volume.snapshots.find(({ name }) => name === base.snapshotName);
+  if (found === undefined) return `snapshot ${base.snapshotName} of the parent ${id} is gone`;
+  if (found.identity !== base.snapshotIdentity) {
+    return `snapshot ${base.snapshotName} was made anew since the parent ${id}`;
+  }
+  return { name: found.name, identity: found.identity };
+}
+
+/**
+ * The way to try after `error`, or undefined if there is none: a base that the agent refuses leads to a compare, a
+ * parent that turns out to be unusable to a full backup. What the agent sends and is corrupt is never asked for again.
+ */
+export function nextWay(way: Way, error: unknown): Way | undefined {
+  if (way.mode === 'full') return undefined;
+  if (way.mode === 'delta' && isBackupError(error, 'delta-unavailable')) {
+    return { mode: 'compare', reason: `the agent has no delta: ${error.message}`, parent: way.parent };
+  }
+  const inParent =
+    isBackupError(error, 'corrupt', 'object-missing') &&
+    error.details['object'] === sha256FileKey(way.parent.place.prefix);
+  if (isBackupError(error) && (inParent || error.code === 'chain-broken')) {
+    return { mode: 'full', reason: `the parent cannot be used: ${error.message}` };
+  }
+  return undefined;
+}

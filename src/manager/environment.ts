@@ -1,0 +1,63 @@
+/** What the verbs of the manager work with, and the storage side as they see it. */
+import type { Database } from '../database/database.ts';
+import type { NamingKind } from '../layout/names.ts';
+import type { Logger } from '../log.ts';
+import type { Clock } from '../model/clock.ts';
+import type { Codec } from '../model/codec.ts';
+import type { PipelineResources } from '../pipeline/jobs.ts';
+import type { BackendInfo, SnapshotInfo, VolumeDetail, VolumeInfo } from '../protocol/calls.ts';
+import type { BlockSource, RestoreTarget } from '../volume/block-source.ts';
+
+/** One backend of one agent. Errors are those of the volume room. */
+export type StorageBackend = {
+  /** `host@backend`, as it stands in a volume's `host` and in the metadata of backups. */
+  readonly name: string;
+  info(signal: AbortSignal): Promise<BackendInfo>;
+  listVolumes(signal: AbortSignal): Promise<readonly VolumeInfo[]>;
+  getVolume(volume: string, signal: AbortSignal): Promise<VolumeDetail>;
+  createVolume(volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
+  resizeVolume(volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
+  createSnapshot(volume: string, snapshot: string, signal: AbortSignal): Promise<SnapshotInfo>;
+  deleteSnapshot(volume: string, snapshot: string, signal: AbortSignal): Promise<void>;
+  /** The streams of one snapshot, `lengthBytes` being its size. */
+  openSource(of: {
+    readonly volume: string;
+    readonly snapshot: string;
+    readonly lengthBytes: number;
+    readonly blockSize: number;
+    readonly mergeGapBytes: number;
+  }): BlockSource;
+  openTarget(volume: string, sizeBytes: number, signal: AbortSignal): Promise<RestoreTarget>;
+};
+
+/** Finds the agent of a volume. */
+export type StorageDirectory = {
+  /** The backend that a volume's `host` names. `agent-unavailable` if no agent is known for it. */
+  forHost(host: string | null): StorageBackend;
+  /** Every backend that this process may look after. */
+  all(): readonly StorageBackend[];
+};
+
+export type ManagerOptions = {
+  /** `backups.host` and `services.host`. */
+  readonly host: string;
+  readonly availabilityZone: string;
+  /** How the store's objects are named. */
+  readonly naming: NamingKind;
+  readonly objectBytes: number;
+  readonly blockSize: number;
+  readonly codec: Codec;
+  /** Changed ranges nearer than this become one object. */
+  readonly mergeGapBytes: number;
+  /** Bound on putting things right after a failure. */
+  readonly cleanupTimeoutMs: number;
+};
+
+export type ManagerEnvironment = {
+  readonly database: Database;
+  readonly resources: PipelineResources;
+  readonly storage: StorageDirectory;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly options: ManagerOptions;
+};

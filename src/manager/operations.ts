@@ -1,0 +1,251 @@
+/**
+ * The operations of this process: what runs, how far it is, and what became of it. A bounded number runs at
+ * once, the rest waits in order; finished ones are remembered up to a bound. The registry is where a failed
+ * operation is logged; the verbs only throw.
+ */
+import { randomUUID } from 'node:crypto';
+import { createBudget } from '../async/limit.ts';
+import type { Logger } from '../log.ts';
+import type { BackupMode } from '../layout/metadata-document.ts';
+import type { Clock } from '../model/clock.ts';
+import { BackupError, isBackupError, messageOf, type ErrorCode } from '../model/errors.ts';
+import type { Progress, VerifyOutcome } from '../pipeline/jobs.ts';
+
+export type OperationVerb = 'create' | 'restore' | 'delete' | 'verify';
+export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled';
+
+export type OperationSubject = {
+  readonly verb: OperationVerb;
+  readonly projectId: string;
+  readonly backupId: string;
+  readonly volumeId: string;
+};
+
+export type Operation = OperationSubject & {
+  readonly id: string;
+  readonly state: OperationState;
+  /** How a create finds its bytes, and why; null for other verbs and until it is known. */
+  readonly mode: BackupMode | null;
+  readonly reason: string | null;
+  readonly progress: Readonly<Progress>;
+  /** Volume bytes per second since the start; null while nothing is done. */
+  readonly rateBytesPerSecond: number | null;
+  /** Seconds that are left at this rate; null while unknown, 0 when finished. */
+  readonly secondsLeft: number | null;
+  readonly queuedAt: Date;
+  readonly startedAt: Date | null;
+  readonly finishedAt: Date | null;
+  readonly error: { readonly code: ErrorCode; readonly message: string } | null;
+  readonly verified: VerifyOutcome | null;
+};
+
+/** What a verb is given while it runs. */
+export type OperationRun = {
+  readonly id: string;
+  readonly signal: AbortSignal;
+  readonly progress: Progress;
+  /** Tells which way a create goes; the last word counts. */
+  explain(mode: BackupMode, reason: string): void;
+  /** Keeps the result of a verify. */
+  keep(outcome: VerifyOutcome): void;
+};
+
+export type Operations = {
+  /**
+   * Queues `work`. `done` resolves when it has ended, however it ended. `work` is called also when it is cancelled before
+   * its turn, or when the registry drains: with an aborted signal, to give back what was taken for it.
+   */
+  start(subject: OperationSubject, work: (run: OperationRun) => Promise<void>): StartedOperation;
+  get(id: string): Operation | undefined;
+  /** Running and queued first, then the finished ones, each the newest first. */
+  list(): readonly Operation[];
+  /** True while an operation on that backup is queued or runs. */
+  isBusy(backupId: string): boolean;
+  /** Cancels what runs on a backup and waits until it has ended. `except` is left alone. */
+  cancelBackup(backupId: string, reason: string, except?: string): Promise<void>;
+  /** Begins nothing more, waits up to `timeoutMs` for what runs, then cancels the rest and waits for its cleaning up. */
+  drain(timeoutMs: number): Promise<void>;
+};
+
+export type StartedOperation = { readonly id: string; readonly done: Promise<void> };
+
+type Entry = {
+  readonly subject: OperationSubject;
+  readonly id: string;
+  readonly controller: AbortController;
+  readonly progress: Progress;
+  readonly queuedAt: Date;
+  state: OperationState;
+  mode: BackupMode | null;
+  reason: string | null;
+  startedAt: Date | null;
+  finishedAt: Date | null;
+  error: Operation['error'];
+  verified: VerifyOutcome | null;
+  done: Promise<void>;
+};
+
+export function createOperations(deps: {
+  /** Operations that run at once (`backup_max_operations`). */
+  readonly maxRunning: number;
+  /** Finished operations that are remembered. */
+  readonly maxFinished: number;
+  readonly clock: Clock;
+  readonly log: Logger;
+  /** Told of every end: for metrics. */
+  readonly onFinished?: (operation: Operation) => void;
+}): Operations {
+  const { clock, log } = deps;
+  const slots = createBudget(deps.maxRunning);
+  const open = new Map<string, Entry>();
+  const finished = new Map<string, Operation>();
+  let draining = false;
+
+  const run = async (entry: Entry, work: (run: OperationRun) => Promise<void>): Promise<void> => {
+    const { id, subject, controller, progress } = entry;
+    const fields = { operation: id, verb: subject.verb, backup: subject.backupId, volume: subject.volumeId };
+    let release: (() => void) | undefined;
+    try {
+      // One that is cancelled while it waits runs without a slot: its rows are taken, and only the verb gives them back.
+      release = await slots.acquire(1, controller.signal).catch(() => undefined);
+      entry.state = 'running';
+      entry.startedAt = clock.now();
+      log.info(fields, 'operation started');
+      await work({
+        id,
+        signal: controller.signal,
+        progress,
+        explain: (mode, reason) => {
+          entry.mode = mode;
+          entry.reason = reason;
+          log.info({ ...fields, mode, reason }, 'way chosen');
+        },
+        keep: (outcome) => {
+          entry.verified = outcome;
+        },
+      });
+      entry.state = 'succeeded';
+    } catch (error) {
+      const failure = causeOf(error);
+      entry.state = failure.code === 'cancelled' ? 'cancelled' : 'failed';
+      entry.error = failure;
+      if (failure.code === 'cancelled')
+        log.info({ ...fields, reason: failure.message }, 'operation cancelled');
+      else log.error({ ...fields, code: failure.code, err: error }, 'operation failed');
+    } finally {
+      release?.();
+      entry.finishedAt = clock.now();
+      finish(entry);
+      if (entry.state === 'succeeded') log.info({ ...fields, ...progress }, 'operation finished');
+    }
+  };
+
+  const allDone = async () => {
+    await Promise.all(Array.from(open.values(), ({ done }) => done));
+  };
+
+  const finish = (entry: Entry) => {
+    const operation = describe(entry, clock.now());
+    open.delete(entry.id);
+    finished.set(entry.id, operation);
+    for (const oldest of finished.keys()) {
+      if (finished.size <= deps.maxFinished) break;
+      finished.delete(oldest);
+    }
+    deps.onFinished?.(operation);
+  };
+
+  return {
+    start(subject, work) {
+      if (draining)
+        throw new BackupError('cancelled', 'the service is stopping and takes no more operations');
+      const entry: Entry = {
+        subject,
+        id: randomUUID(),
+        controller: new AbortController(),
+        progress: { plannedBytes: null, doneBytes: 0, readBytes: 0, sentBytes: 0, storedBytes: 0 },
+        queuedAt: clock.now(),
+        state: 'queued',
+        mode: null,
+        reason: null,
+        startedAt: null,
+        finishedAt: null,
+        error: null,
+        verified: null,
+        done: Promise.resolve(),
+      };
+      open.set(entry.id, entry);
+      if (draining) entry.controller.abort(stopping());
+      entry.done = run(entry, work);
+      return { id: entry.id, done: entry.done };
+    },
+    get(id) {
+      const entry = open.get(id);
+      return entry === undefined ? finished.get(id) : describe(entry, clock.now());
+    },
+    list() {
+      const now = clock.now();
+      const running = Array.from(open.values(), (entry) => describe(entry, now));
+      return [...running.toReversed(), ...Array.from(finished.values()).toReversed()];
+    },
+    isBusy: (backupId) => Array.from(open.values()).some((entry) => entry.subject.backupId === backupId),
+    async cancelBackup(backupId, reason, except) {
+      const ended: Promise<void>[] = [];
+      for (const entry of open.values()) {
+        if (entry.subject.backupId !== backupId || entry.id === except) continue;
+        entry.controller.abort(new BackupError('cancelled', reason));
+        ended.push(entry.done);
+      }
+      await Promise.all(ended);
+    },
+    async drain(timeoutMs) {
+      draining = true;
+      let timer: NodeJS.Timeout | undefined;
+      const timeout = new Promise<void>((resolve) => {
+        timer = setTimeout(resolve, timeoutMs);
+      });
+      await Promise.race([allDone(), timeout]);
+      clearTimeout(timer);
+      for (const entry of open.values()) {
+        entry.controller.abort(stopping());
+      }
+      await allDone();
+    },
+  };
+}
+
+function stopping(): BackupError {
+  return new BackupError('cancelled', 'the service is stopping');
+}
+
+/** The error to show: the first of several (what followed is cleaning up), `bug` for what is not ours. */
+function causeOf(error: unknown): { code: ErrorCode; message: string } {
+  const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
+  if (isBackupError(first)) return { code: first.code, message: first.message };
+  return { code: 'bug', message: messageOf(first) };
+}
+
+function describe(entry: Entry, now: Date): Operation {
+  const { subject, id, state, mode, reason, queuedAt, startedAt, finishedAt, error, verified } = entry;
+  const progress = { ...entry.progress };
+  const seconds = startedAt === null ? 0 : ((finishedAt ?? now).getTime() - startedAt.getTime()) / 1000;
+  const rate = seconds > 0 && progress.doneBytes > 0 ? progress.doneBytes / seconds : null;
+  const left =
+    progress.plannedBytes === null ? null : Math.max(0, progress.plannedBytes - progress.doneBytes);
+  const secondsLeft = finishedAt !== null ? 0 : rate === null || left === null ? null : left / rate;
+  return {
+    ...subject,
+    id,
+    state,
+    mode,
+    reason,
+    progress,
+    rateBytesPerSecond: rate === null ? null : Math.round(rate),
+    secondsLeft: secondsLeft === null ? null : Math.round(secondsLeft * 10) / 10,
+    queuedAt,
+    startedAt,
+    finishedAt,
+    error,
+    verified,
+  };
+}

@@ -1,0 +1,99 @@
+/** `/v1`: operations with their progress, and verify. */
+import { z } from 'zod';
+import { getBackup } from '../database/backups.ts';
+import type { Operation } from '../manager/operations.ts';
+import { BackupError } from '../model/errors.ts';
+import { operationAnswer, operationsAnswer, operationView } from './operation-schemas.ts';
+import { faults, uuid } from './parameter-schemas.ts';
+import { contextOf, type RestApp, type RestServices } from './routes.ts';
+import { optionalTimeText, timeText } from './views.ts';
+
+const idParams = z.object({ id: uuid });
+const query = z.object({
+  backup_id: uuid.optional(),
+  state: z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled']).optional(),
+});
+
+export function operationRoutes(app: RestApp, { database, manager, operations }: RestServices): void {
+  const tags = ['operations'];
+
+  app.get(
+    '/v1/operations',
+    { schema: { tags, querystring: query, response: { 200: operationsAnswer, ...faults } } },
+    async (request) => {
+      const { backup_id: backupId, state } = request.query;
+      const wanted = operations
+        .list()
+        .filter((each) => backupId === undefined || each.backupId === backupId)
+        .filter((each) => state === undefined || each.state === state);
+      return { operations: wanted.map(viewOf) };
+    },
+  );
+
+  app.get(
+    '/v1/operations/:id',
+    { schema: { tags, params: idParams, response: { 200: operationAnswer, ...faults } } },
+    async (request) => ({
+      operation: viewOf(requireOperation(operations.get(request.params.id), request.params.id)),
+    }),
+  );
+
+  app.post(
+    '/v1/backups/:id/verify',
+    { schema: { tags, params: idParams, response: { 202: operationAnswer, ...faults } } },
+    async (request, reply) => {
+      const backup = await getBackup(database.sql, request.params.id);
+      const { operation } = await manager.verify(contextOf(request, backup.projectId), backup.id);
+      const started = requireOperation(operations.get(operation.id), operation.id);
+      return reply.code(202).send({ operation: viewOf(started) });
+    },
+  );
+}
+
+function requireOperation(operation: Operation | undefined, id: string): Operation {
+  if (operation !== undefined) return operation;
+  throw new BackupError(
+    'not-found',
+    `Operation ${id} could not be found: it is older than those that are kept, or was of an earlier process.`,
+  );
+}
+
+function viewOf(operation: Operation): z.infer<typeof operationView> {
+  const { progress, verified } = operation;
+  return {
+    id: operation.id,
+    verb: operation.verb,
+    project_id: operation.projectId,
+    backup_id: operation.backupId,
+    volume_id: operation.volumeId,
+    state: operation.state,
+    mode: operation.mode,
+    reason: operation.reason,
+    progress: {
+      planned_bytes: progress.plannedBytes,
+      done_bytes: progress.doneBytes,
+      read_bytes: progress.readBytes,
+      sent_bytes: progress.sentBytes,
+      stored_bytes: progress.storedBytes,
+    },
+    rate_bytes_per_second: operation.rateBytesPerSecond,
+    seconds_left: operation.secondsLeft,
+    queued_at: timeText(operation.queuedAt),
+    started_at: optionalTimeText(operation.startedAt),
+    finished_at: optionalTimeText(operation.finishedAt),
+    error: operation.error,
+    result:
+      verified === null
+        ? null
+        : {
+            checked_bytes: verified.checkedBytes,
+            bad_ranges: verified.badRanges.map(({ offset, length, backupId, object, reason }) => ({
+              offset,
+              length,
+              backup_id: backupId,
+              object,
+              reason,
+            })),
+          },
+  };
+}

@@ -1,0 +1,37 @@
+/** What every file of routes is given. */
+import type {
+  FastifyBaseLogger,
+  FastifyInstance,
+  FastifyRequest,
+  RawReplyDefaultExpression,
+  RawRequestDefaultExpression,
+  RawServerDefault,
+} from 'fastify';
+import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import type { Database } from '../database/database.ts';
+import type { LocalVolumes } from '../manager/local-volumes.ts';
+import type { Manager } from '../manager/manager.ts';
+import type { Operations } from '../manager/operations.ts';
+import type { RequestContext } from '../model/request-context.ts';
+import type { Metrics } from './metrics.ts';
+
+export type RestApp = FastifyInstance<
+  RawServerDefault,
+  RawRequestDefaultExpression,
+  RawReplyDefaultExpression,
+  FastifyBaseLogger,
+  ZodTypeProvider
+>;
+
+export type RestServices = {
+  readonly database: Database;
+  readonly manager: Manager;
+  readonly volumes: LocalVolumes;
+  readonly operations: Operations;
+  readonly metrics: Metrics;
+};
+
+/** Who asks, in standalone mode: the project of the path, whichever it is. */
+export function contextOf(request: FastifyRequest, projectId: string): RequestContext {
+  return { projectId, userId: 'standalone', requestId: request.id };
+}

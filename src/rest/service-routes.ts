@@ -1,0 +1,42 @@
+/** What operators and their machines ask: health, metrics, the API's description. */
+import { sql as raw } from 'kysely';
+import { z } from 'zod';
+import { describeApi } from './describe-api.ts';
+import { faults } from './parameter-schemas.ts';
+import type { RestApp, RestServices } from './routes.ts';
+
+export function serviceRoutes(app: RestApp, { database, metrics, operations }: RestServices): void {
+  const tags = ['service'];
+
+  app.get(
+    '/healthz',
+    {
+      schema: {
+        tags,
+        response: { 200: z.object({ status: z.literal('ok'), running: z.number().int() }), ...faults },
+      },
+    },
+    async () => {
+      await raw`select 1`.execute(database.sql);
+      const running = operations.list().filter(({ state }) => state === 'running').length;
+      return { status: 'ok' as const, running };
+    },
+  );
+
+  app.get(
+    '/metrics',
+    { schema: { tags, response: { 200: z.string().describe('the text format of Prometheus') } } },
+    async (_request, reply) =>
+      reply
+        .header('content-type', metrics.contentType)
+        .serializer((text: unknown) => String(text))
+        .send(await metrics.text()),
+  );
+
+  app.get('/openapi.json', { schema: { hide: true } }, async (_request, reply) =>
+    reply
+      .header('content-type', 'application/json; charset=utf-8')
+      .serializer((document: unknown) => JSON.stringify(document))
+      .send(describeApi(app)),
+  );
+}
