@@ -44,6 +44,8 @@ export type BackupJob = {
   readonly codec: Codec;
   /** Configured size of an object, in bytes: a multiple of the block size. */
   readonly objectBytes: number;
+  /** In a comparison, unchanged gaps of at most so many bytes between two changed ranges are stored with them: 0 unless given. */
+  readonly mergeGapBytes?: number;
   /** The mode, and what it stands on. `delta` and `compare` have a parent. */
   readonly way:
     | { readonly mode: 'full'; readonly reason: string }

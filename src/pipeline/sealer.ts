@@ -3,11 +3,12 @@
  * Buffers between the threads are shared memory, so nothing is copied on the way; a buffer belongs to the sealer
  * from the call until its promise settles.
  */
+import { availableParallelism } from 'node:os';
 import type { Logger } from '../log.ts';
 import type { Codec } from '../model/codec.ts';
-
-/** What zlib is to favour where it is ours to choose. */
-export type DeflateEffort = 'speed' | 'balanced' | 'size';
+import type { DeflateEffort } from './codecs/open-codecs.ts';
+import { startSealThreads } from './seal-threads.ts';
+import { unsealInPieces } from './unseal-session.ts';
 
 export type SealerOptions = {
   /** Worker threads; as many as there are processors, at most 4, unless given. */
@@ -34,13 +35,10 @@ export type SealJob = {
 /** A body ready to be stored: a view that lives as long as the buffers of its job are left alone. */
 export type SealedObject = { readonly codec: Codec; readonly md5: string; readonly body: Buffer };
 
-export type UnsealJob = {
+/** One stored object and what it has to hold. */
+export type SealedSource = {
   readonly codec: Codec;
-  /** The stored bytes: the first `bodyBytes` of it. */
-  readonly body: SharedArrayBuffer;
-  readonly bodyBytes: number;
-  /** Receives the volume bytes; null with codec `none`. */
-  readonly out: SharedArrayBuffer | null;
+  /** Volume bytes. */
   readonly length: number;
   readonly md5: string;
   readonly blockSize: number;
@@ -50,10 +48,24 @@ export type UnsealJob = {
   readonly digests: Buffer;
 };
 
-/** What is wrong with an object: with all of it (`length` null), or with some blocks. Offsets are relative to the object. */
-export type ObjectFault = { readonly offset: number; readonly length: number | null; readonly reason: string };
+export type UnsealJob = SealedSource & {
+  /** The stored bytes; with codec `none` these are the volume bytes. */
+  readonly body: SharedArrayBuffer;
+  readonly bodyStart: number;
+  readonly bodyBytes: number;
+  /** Receives the volume bytes; not touched with codec `none`. */
+  readonly out: SharedArrayBuffer;
+  readonly outStart: number;
+};
 
-export type UnsealStreamJob = Omit<UnsealJob, 'body' | 'bodyBytes' | 'out'> & {
+/** What is wrong with an object: with all of it (`length` null), or with some blocks. Offsets are relative to the object. */
+export type ObjectFault = {
+  readonly offset: number;
+  readonly length: number | null;
+  readonly reason: string;
+};
+
+export type UnsealStreamJob = SealedSource & {
   /** Shared memory for the pieces that travel both ways. */
   readonly slab: SharedArrayBuffer;
   readonly pieces: AsyncIterable<Buffer>;
@@ -62,22 +74,87 @@ export type UnsealStreamJob = Omit<UnsealJob, 'body' | 'bodyBytes' | 'out'> & {
   readonly signal: AbortSignal;
 };
 
+export type { DeflateEffort } from './codecs/open-codecs.ts';
+
+/** Slabs that nobody uses. */
+export type SlabShelf = {
+  take(bytes: number): SharedArrayBuffer;
+  put(slab: SharedArrayBuffer): void;
+};
+
 export type Sealer = {
   /** Which deflate is in force: `isa-l 1`, `libdeflate 1`, `zlib 1`. */
   readonly deflate: string;
   readonly threads: number;
+  /** Shared memory that went through the threads before, so that it is not left to garbage collection of all of them. */
+  readonly shelf: SlabShelf;
   /** Bodies in the order of the job's objects. Throws `corrupt` if bytes and digests differ. */
   seal(job: SealJob): Promise<readonly SealedObject[]>;
   /** The body of `lengthBytes` zeros: made once, then shared. Do not write to it. */
   sealZeros(lengthBytes: number, codec: Codec): Promise<SealedObject>;
-  /** Every fault of the object; none if it is whole. With none, the volume bytes stand in `out` (or `body`). */
-  unseal(job: UnsealJob): Promise<readonly ObjectFault[]>;
-  /** The same for an object of any size in the memory of one slab. */
+  /** Every fault of each object; none if it is whole, and the volume bytes are in place then. */
+  unseal(jobs: readonly UnsealJob[]): Promise<readonly (readonly ObjectFault[])[]>;
+  /** The same for one object of any size, in the memory of one slab. */
   unsealStream(job: UnsealStreamJob): Promise<readonly ObjectFault[]>;
   /** Ends the threads after the jobs that run. */
   close(): Promise<void>;
 };
 
-export function createSealer(options: SealerOptions): Promise<Sealer> {
-  return Promise.reject(new Error(`the sealer is not there yet (${JSON.stringify(Object.keys(options))})`));
+/** Keeps slabs of one size, that which was asked for last. Who takes one has acquired its bytes before. */
+function createSlabShelf(): SlabShelf {
+  const idle: SharedArrayBuffer[] = [];
+  return {
+    take(bytes) {
+      if (idle[0]?.byteLength !== bytes) idle.length = 0;
+      return idle.pop() ?? new SharedArrayBuffer(bytes);
+    },
+    put(slab) {
+      if (idle.length > 0 && idle[0]?.byteLength !== slab.byteLength) return;
+      idle.push(slab);
+    },
+  };
+}
+
+/** Bodies of zeros that are kept: a full backup of a sparse volume needs two or three lengths, a scattered one some more. */
+const keptZeroBodies = 256;
+
+/** Starts the threads. Throws `bug` if they cannot be started. */
+export async function createSealer(options: SealerOptions): Promise<Sealer> {
+  const count = options.threads ?? Math.min(4, availableParallelism());
+  const threads = await startSealThreads(count, { effort: options.zlibEffort ?? 'balanced' });
+  options.log?.info({ deflate: threads.deflate, threads: count }, 'sealing threads are ready');
+  const zeroBodies = new Map<string, Promise<SealedObject>>();
+
+  return {
+    deflate: threads.deflate,
+    threads: count,
+    shelf: createSlabShelf(),
+    async seal(job) {
+      const places = await threads.run({ kind: 'seal', job });
+      const memory = job.out ?? job.slab;
+      return places.map(({ codec, md5, start, length }) => ({
+        codec,
+        md5,
+        body: Buffer.from(memory, start, length),
+      }));
+    },
+    sealZeros(lengthBytes, codec) {
+      const key = `${codec} ${lengthBytes}`;
+      const kept = zeroBodies.get(key);
+      if (kept !== undefined) return kept;
+      const made = threads.run({ kind: 'zeros', length: lengthBytes, codec }).then((sealed) => ({
+        codec: sealed.codec,
+        md5: sealed.md5,
+        body: Buffer.from(sealed.body.buffer, sealed.body.byteOffset, sealed.body.byteLength),
+      }));
+      const oldest = zeroBodies.size < keptZeroBodies ? undefined : zeroBodies.keys().next().value;
+      if (oldest !== undefined) zeroBodies.delete(oldest);
+      zeroBodies.set(key, made);
+      made.catch(() => zeroBodies.delete(key));
+      return made;
+    },
+    unseal: (jobs) => threads.run({ kind: 'unseal', jobs }),
+    unsealStream: (job) => unsealInPieces(threads, job),
+    close: () => threads.close(),
+  };
 }

@@ -1,0 +1,83 @@
+/** Which library does which format in this thread. */
+import { deflateSync, inflateSync } from 'node:zlib';
+import type { Codec } from '../../model/codec.ts';
+import type { BodyCodec } from './body-codec.ts';
+import { openIsal } from './deflate-isal.ts';
+import { openLibdeflate } from './deflate-libdeflate.ts';
+import { openBzip2 } from './native-bzip2.ts';
+import { loadNativeLibraries, type NativeLibraries } from './native-library.ts';
+import { openZstd } from './native-zstd.ts';
+import { nodeDeflate, nodeZstd } from './node-zlib.ts';
+import { openWasmBzip2 } from './wasm-bzip2.ts';
+
+/** What zlib is to favour. */
+export type DeflateEffort = 'speed' | 'balanced' | 'size';
+
+export type BodyCodecs = Readonly<Record<Exclude<Codec, 'none'>, BodyCodec>>;
+
+/**
+ * Levels of each library. Against zlib 6, which Cinder uses, on 50 MiB each of programs, libraries, documents and Python
+ * sources: ISA-L 1 stores 1.04 to 1.16 times as much at about 11 times the speed, ISA-L 2 1.04 to 1.14 times, libdeflate 1
+ * 1.01 to 1.08 times at 4 times the speed, libdeflate 6 0.96 to 0.99 times at 1.7 times the speed.
+ */
+const levels = {
+  speed: { isal: 1, libdeflate: 1, zlib: 1, zstd: 1 },
+  balanced: { isal: 2, libdeflate: 1, zlib: 1, zstd: 1 },
+  size: { isal: null, libdeflate: 6, zlib: 6, zstd: 3 },
+} as const satisfies Record<DeflateEffort, unknown>;
+
+export async function openCodecs(effort: DeflateEffort): Promise<BodyCodecs> {
+  const native = await loadNativeLibraries();
+  return {
+    zlib: openZlib(native, effort),
+    zstd: (native && openZstd(native, levels[effort].zstd)) ?? nodeZstd(levels[effort].zstd),
+    bz2: (native && openBzip2(native)) ?? (await openWasmBzip2()),
+  };
+}
+
+/** The fastest pair of libraries that this system has; each is tried against Node's zlib before it is trusted. */
+function openZlib(native: NativeLibraries | undefined, effort: DeflateEffort): BodyCodec {
+  const level = levels[effort];
+  const node = nodeDeflate(level.zlib);
+  if (native === undefined) return node;
+  const isal = openIsal(native, level.isal ?? 1);
+  const libdeflate = openLibdeflate(native, level.libdeflate);
+  const compressors = level.isal === null ? [libdeflate] : [isal?.deflate, libdeflate];
+  const compressor = compressors.find((one) => one !== undefined && compresses(one)) ?? node;
+  const decompressor =
+    [libdeflate, isal?.inflate].find((one) => one !== undefined && decompresses(one)) ?? node;
+  return {
+    name: compressor.name,
+    compress: compressor.compress,
+    decompress: decompressor.decompress,
+    decompressStream: node.decompressStream,
+  };
+}
+
+function sample(): Buffer {
+  const bytes = Buffer.alloc(100_000);
+  for (let at = 0; at < bytes.length; at += 4) bytes.writeUInt32LE((at * 2_654_435_761) % 40_009, at);
+  return bytes;
+}
+
+function compresses(one: Pick<BodyCodec, 'compress'>): boolean {
+  const bytes = sample();
+  const body = Buffer.alloc(bytes.length);
+  const length = one.compress(bytes, body);
+  try {
+    return length !== null && inflateSync(body.subarray(0, length)).equals(bytes);
+  } catch {
+    return false;
+  }
+}
+
+function decompresses(one: Pick<BodyCodec, 'decompress'>): boolean {
+  const bytes = sample();
+  const output = Buffer.alloc(bytes.length);
+  try {
+    one.decompress(deflateSync(bytes), output);
+    return output.equals(bytes);
+  } catch {
+    return false;
+  }
+}

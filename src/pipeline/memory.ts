@@ -1,0 +1,74 @@
+/**
+ * The memory of the pipelines. All operations of a process share one budget, the declared ceiling:
+ *
+ *   slab      = min(50 MiB, ceiling / 10), in whole blocks; no object is larger
+ *   fixed     = 8 MiB and the digests of one slab's blocks for each slab: hash lists on their way, batches of a comparison
+ *   backup    = fixed + slabs:  at least 2 (volume bytes, and the bodies made of them), at most 2 * (threads + 1);
+ *               with codec none the volume bytes are the bodies: at least 1, at most threads + 2
+ *   restore, verify = fixed + window + slabs: at least 2 (a body, and the volume bytes in it), at most 2 * (threads + 1)
+ *   window    = 32 bytes for each block between the first byte that waits for an object and the last that an object in
+ *               flight gives
+ *
+ * An operation takes its least in one request before it begins, and ends with that alone, so operations cannot wait for each
+ * other in a circle. What it takes beyond is only taken while nobody waits, and goes back with each use.
+ */
+import { digestBytes } from '../model/digest.ts';
+import { BackupError } from '../model/errors.ts';
+import type { Codec } from '../model/codec.ts';
+
+const mebibyte = 1024 * 1024;
+const pageBytes = 4096;
+
+/** Cinder's default `backup_swift_object_size`. */
+export const largestSlabBytes = 50 * mebibyte;
+const slabsInCeiling = 10;
+const fixedBytes = 8 * mebibyte;
+
+export type MemoryNeed = {
+  /** Volume bytes that fit a slab: whole blocks. */
+  readonly objectBytes: number;
+  /** Bytes of each slab. */
+  readonly slabBytes: number;
+  /** What one slab counts: itself and the digests of its blocks. */
+  readonly slabCost: number;
+  readonly fixedBytes: number;
+  /** Slabs of an operation. */
+  readonly leastSlabs: number;
+  readonly mostSlabs: number;
+  /** What an operation has to have before it begins. */
+  readonly leastBytes: number;
+};
+
+/**
+ * What an operation needs under a ceiling of `capacity` bytes. `windowBytes` is zero for a backup. Throws `limit-exceeded` if the
+ * ceiling is too low for it.
+ */
+export function memoryNeed(
+  kind: 'backup' | 'restore',
+  capacity: number,
+  options: {
+    readonly blockSize: number;
+    readonly threads: number;
+    readonly codec?: Codec;
+    readonly windowBytes?: number;
+  },
+): MemoryNeed {
+  const { blockSize, threads, windowBytes = 0 } = options;
+  const wanted = Math.min(largestSlabBytes, Math.floor(capacity / slabsInCeiling));
+  const objectBytes = Math.max(1, Math.floor(wanted / blockSize)) * blockSize;
+  const slabBytes = Math.ceil(objectBytes / pageBytes) * pageBytes;
+  const slabCost = slabBytes + (objectBytes / blockSize) * digestBytes;
+  const single = kind === 'backup' && options.codec === 'none';
+  const leastSlabs = single ? 1 : 2;
+  const mostSlabs = single ? threads + 2 : 2 * (threads + 1);
+  const fixed = Math.min(fixedBytes, Math.floor(capacity / 4)) + windowBytes;
+  const leastBytes = fixed + leastSlabs * slabCost;
+  if (leastBytes > capacity) {
+    throw new BackupError(
+      'limit-exceeded',
+      `the memory ceiling of ${capacity} bytes is too low for blocks of ${blockSize} bytes: set it to at least ${leastBytes + fixedBytes}`,
+      { details: { capacity, blockSize, leastBytes } },
+    );
+  }
+  return { objectBytes, slabBytes, slabCost, fixedBytes: fixed, leastSlabs, mostSlabs, leastBytes };
+}

@@ -1,0 +1,121 @@
+/** A fixed number of sealing threads and a queue of tasks before them. A thread that dies is replaced. */
+import { Worker, type Transferable } from 'node:worker_threads';
+import { BackupError, messageOf } from '../model/errors.ts';
+import type { TaskResult, WorkerAnswer, WorkerReady, WorkerSettings, WorkerTask } from './worker-messages.ts';
+
+export type SealThreads = {
+  readonly count: number;
+  readonly deflate: string;
+  /** Runs a task when a thread is free. Throws what the task threw, or `bug` if its thread died. */
+  run<K extends WorkerTask['kind']>(
+    task: Extract<WorkerTask, { kind: K }>,
+    transfer?: readonly Transferable[],
+  ): Promise<TaskResult[K]>;
+  close(): Promise<void>;
+};
+
+type Waiting = {
+  readonly task: WorkerTask;
+  readonly transfer: readonly Transferable[];
+  readonly resolve: (result: unknown) => void;
+  readonly reject: (reason: BackupError) => void;
+};
+
+type Thread = { readonly worker: Worker; current: Waiting | null };
+
+const entry = new URL(`./seal-worker.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url);
+
+/** Starts the threads and waits until they are ready. */
+export async function startSealThreads(count: number, settings: WorkerSettings): Promise<SealThreads> {
+  const queue: Waiting[] = [];
+  const threads = new Set<Thread>();
+  const idle: Thread[] = [];
+  let closing = false;
+  let settled: (() => void) | null = null;
+
+  const serve = () => {
+    while (idle.length > 0) {
+      const next = queue.shift();
+      const thread = next === undefined ? undefined : idle.pop();
+      if (next === undefined || thread === undefined) break;
+      thread.current = next;
+      thread.worker.ref();
+      thread.worker.postMessage(next.task, next.transfer);
+    }
+    if (queue.length === 0 && idle.length === threads.size) settled?.();
+  };
+
+  const finish = (thread: Thread, answer: WorkerAnswer) => {
+    const { current } = thread;
+    thread.current = null;
+    thread.worker.unref();
+    idle.push(thread);
+    if (answer.kind === 'done') current?.resolve(answer.result);
+    else current?.reject(errorOf(answer));
+    serve();
+  };
+
+  const start = (): Promise<string> =>
+    new Promise((resolve, reject) => {
+      const worker = new Worker(entry, { workerData: settings, name: 'seal' });
+      const thread: Thread = { worker, current: null };
+      let reason: unknown;
+      worker.once('message', (ready: WorkerReady) => {
+        worker.on('message', (answer: WorkerAnswer) => finish(thread, answer));
+        worker.unref();
+        threads.add(thread);
+        idle.push(thread);
+        resolve(ready.deflate);
+        serve();
+      });
+      worker.on('error', (error) => {
+        reason = error;
+      });
+      worker.once('exit', (code) => {
+        const death = new BackupError(
+          'bug',
+          `a sealing thread has died (${reason === undefined ? `exit code ${code}` : messageOf(reason)}): see the log of the process, then run the operation again`,
+          { cause: reason },
+        );
+        reject(death);
+        if (!threads.delete(thread)) return;
+        const at = idle.indexOf(thread);
+        if (at >= 0) idle.splice(at, 1);
+        thread.current?.reject(death);
+        if (closing) return;
+        start().catch((error: unknown) => {
+          if (threads.size > 0) return;
+          const failure = error instanceof BackupError ? error : death;
+          for (const waiting of queue.splice(0)) waiting.reject(failure);
+        });
+      });
+    });
+
+  const names = await Promise.all(Array.from({ length: count }, start));
+  return {
+    count,
+    deflate: names[0] ?? 'none',
+    run: (task, transfer = []) => {
+      if (closing) return Promise.reject(new BackupError('cancelled', 'the sealer is closed'));
+      return new Promise((resolve, reject) => {
+        // The kind of a task fixes the type of its result: seal-worker.ts answers by the same table.
+        queue.push({ task, transfer, resolve: resolve as (result: unknown) => void, reject });
+        serve();
+      });
+    },
+    async close() {
+      closing = true;
+      await new Promise<void>((resolve) => {
+        settled = resolve;
+        serve();
+      });
+      await Promise.all([...threads].map((thread) => thread.worker.terminate()));
+    },
+  };
+}
+
+function errorOf(answer: Extract<WorkerAnswer, { kind: 'failed' }>): BackupError {
+  const error = new BackupError(answer.code, answer.message, { details: answer.details });
+  if (answer.code === 'bug' && answer.stack !== undefined) error.stack = answer.stack;
+  return error;
+}
