@@ -2,8 +2,6 @@
  * The service catalog: where the services of a cloud are. Three spellings of it meet here: the one of a request context
  * (`publicURL` keys, as keystonemiddleware hands it on), Keystone v2's (the same) and Keystone v3's (`interface` and `url`).
  */
-import { BackupError } from '../model/errors.ts';
-
 export type Endpoint = { readonly interface: string; readonly region: string | null; readonly url: string };
 export type CatalogEntry = {
   readonly type: string;
@@ -12,20 +10,12 @@ export type CatalogEntry = {
 };
 export type Catalog = readonly CatalogEntry[];
 
-/** What to look for; `interface` is `public`, `internal` or `admin`. */
-export type CatalogQuery = { readonly type: string; readonly name: string; readonly interface: string };
-
-/** Parses `<service_type>:<service_name>:<endpoint_type>`; throws `config-invalid` with the name of `option`. */
-export function parseCatalogInfo(option: string, value: string): CatalogQuery {
-  const [type, name, endpointType, ...rest] = value.split(':');
-  if (!type || name === undefined || !endpointType || rest.length > 0) {
-    throw new BackupError(
-      'config-invalid',
-      `${option} is ${JSON.stringify(value)}: it must be in the form <service_type>:<service_name>:<endpoint_type>`,
-    );
-  }
-  return { type, name, interface: endpointType.replace(/URL$/, '') };
-}
+/** What to look for, as `swift_catalog_info` says it; `endpointType` is `publicURL`, `internalURL` or `adminURL`. */
+export type CatalogQuery = {
+  readonly serviceType: string;
+  readonly serviceName: string;
+  readonly endpointType: string;
+};
 
 /** Reads any spelling of a catalog; entries and endpoints that make no sense are left out. */
 export function parseCatalog(value: unknown): Catalog {
@@ -50,15 +40,22 @@ function parseEndpoints(entry: object): readonly Endpoint[] {
 }
 
 /**
- * The URL of the first endpoint of the wanted type and interface, in `region` unless that is null; null if there is none.
+ * The URL of the first endpoint of the wanted type and interface, in `region` if there is one; null if there is none.
  * The name decides only between several services of one type, as Cinder compares the type alone (cinder/backup/drivers/swift.py).
  */
-export function findEndpoint(catalog: Catalog, query: CatalogQuery, region: string | null): string | null {
-  const entries = catalog.filter((entry) => entry.type === query.type);
-  entries.sort((a, b) => Number(b.name === query.name) - Number(a.name === query.name));
+export function findEndpoint(
+  catalog: Catalog,
+  query: CatalogQuery,
+  region: string | undefined,
+): string | null {
+  const wanted = query.endpointType.replace(/URL$/, '');
+  const named = (entry: CatalogEntry) => Number(entry.name === query.serviceName);
+  const entries = catalog
+    .filter((entry) => entry.type === query.serviceType)
+    .toSorted((a, b) => named(b) - named(a));
   for (const entry of entries) {
     for (const endpoint of entry.endpoints) {
-      if (endpoint.interface === query.interface && (region === null || endpoint.region === region)) {
+      if (endpoint.interface === wanted && (region === undefined || endpoint.region === region)) {
         return endpoint.url;
       }
     }

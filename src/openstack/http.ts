@@ -21,11 +21,13 @@ export type HttpOptions = {
   readonly connectTimeoutMs: number;
   readonly idleTimeoutMs: number;
   /** PEM file that is trusted instead of the system's certificates. */
-  readonly caFile: string | null;
+  readonly caFile: string | undefined;
   /** Trusts any certificate. */
   readonly insecure: boolean;
+  /** PEM files with which we prove who we are. */
+  readonly clientFiles?: { readonly cert: string | undefined; readonly key: string | undefined };
   /** Forward proxies by the scheme of the target: `http://[user:password@]host:port`. */
-  readonly proxies?: { readonly http: string | null; readonly https: string | null };
+  readonly proxies?: { readonly http: string | undefined; readonly https: string | undefined };
 };
 
 export type HttpRequest = {
@@ -60,8 +62,11 @@ export function createHttp(options: HttpOptions): Http {
   let dispatcher: Promise<readonly [plain: Dispatcher, secure: Dispatcher]> | undefined;
 
   async function open(): Promise<readonly [Dispatcher, Dispatcher]> {
+    const { cert, key } = options.clientFiles ?? {};
     const tls = {
-      ...(options.caFile === null ? {} : { ca: await readCa(options.service, options.caFile) }),
+      ...(options.caFile === undefined ? {} : { ca: await readPem(options.service, options.caFile) }),
+      ...(cert === undefined ? {} : { cert: await readPem(options.service, cert) }),
+      ...(key === undefined ? {} : { key: await readPem(options.service, key) }),
       rejectUnauthorized: !options.insecure,
     };
     const agentOptions = {
@@ -71,8 +76,8 @@ export function createHttp(options: HttpOptions): Http {
       headersTimeout: options.idleTimeoutMs,
       bodyTimeout: options.idleTimeoutMs,
     };
-    const via = (uri: string | null | undefined): Dispatcher =>
-      uri === null || uri === undefined
+    const via = (uri: string | undefined): Dispatcher =>
+      uri === undefined
         ? new Agent(agentOptions)
         : new ProxyAgent({ ...agentOptions, uri, requestTls: agentOptions.connect });
     return [via(options.proxies?.http), via(options.proxies?.https)];
@@ -181,13 +186,13 @@ async function* slices(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
   }
 }
 
-async function readCa(service: ServiceName, path: string): Promise<string> {
+async function readPem(service: ServiceName, path: string): Promise<string> {
   try {
     return await readFile(path, 'utf8');
   } catch (cause) {
     throw new BackupError(
       'config-invalid',
-      `the CA file ${path} cannot be read: correct ${service.caOption}, or make the file readable to this process`,
+      `${path} cannot be read: correct ${service.caOption}, or make the file readable to this process`,
       { cause },
     );
   }

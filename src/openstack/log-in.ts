@@ -7,25 +7,34 @@ import { parseCatalog } from './catalog.ts';
 import type { Http, HttpResponse } from './http.ts';
 import type { LogIn, Token } from './token-source.ts';
 
-/** A name or an id of a domain; null where neither is configured: Keystone's `default`. */
-export type DomainReference = { readonly name: string } | { readonly id: string } | null;
+/** Credentials as keystoneauth takes them from a section of cinder.conf; undefined is not configured. */
+export type KeystoneIdentity =
+  | {
+      readonly kind: 'password';
+      readonly username: string | undefined;
+      readonly userId: string | undefined;
+      readonly password: string;
+      readonly userDomainName: string | undefined;
+      readonly userDomainId: string | undefined;
+      readonly scope: KeystoneScope;
+    }
+  | {
+      readonly kind: 'application-credential';
+      readonly id: string | undefined;
+      readonly name: string | undefined;
+      readonly secret: string;
+      readonly username: string | undefined;
+      readonly userDomainName: string | undefined;
+    };
 
-export type PasswordIdentity = {
-  readonly kind: 'password';
-  readonly user: { readonly name: string; readonly domain: DomainReference } | { readonly id: string };
-  readonly password: string;
-  /** null: not scoped, so the answer has no catalog. */
-  readonly project:
-    { readonly name: string; readonly domain: DomainReference } | { readonly id: string } | null;
+/** What the token is for; without any of it the answer has no catalog. */
+export type KeystoneScope = {
+  readonly projectName: string | undefined;
+  readonly projectId: string | undefined;
+  readonly projectDomainName: string | undefined;
+  readonly projectDomainId: string | undefined;
+  readonly systemScope: string | undefined;
 };
-
-export type ApplicationCredential = {
-  readonly kind: 'application-credential';
-  readonly id: string;
-  readonly secret: string;
-};
-
-export type KeystoneIdentity = PasswordIdentity | ApplicationCredential;
 
 /** Keystone v3, `POST <authUrl>/v3/auth/tokens`; a path that ends in a version is taken as it is. */
 export function keystoneV3(http: Http, authUrl: string, identity: KeystoneIdentity): LogIn {
@@ -55,7 +64,7 @@ export function keystoneV3(http: Http, authUrl: string, identity: KeystoneIdenti
 export function keystoneV2(
   http: Http,
   authUrl: string,
-  identity: { readonly user: string; readonly password: string; readonly tenant: string | null },
+  identity: { readonly user: string; readonly password: string; readonly tenant: string | undefined },
 ): LogIn {
   const url = `${versioned(authUrl, 'v2.0')}/tokens`;
   return async (signal) => {
@@ -66,7 +75,7 @@ export function keystoneV2(
       body: JSON.stringify({
         auth: {
           passwordCredentials: { username: identity.user, password: identity.password },
-          ...(identity.tenant === null ? {} : { tenantName: identity.tenant }),
+          ...(identity.tenant === undefined ? {} : { tenantName: identity.tenant }),
         },
       }),
       signal,
@@ -115,28 +124,36 @@ export function tempAuthV1(
 
 function v3Body(identity: KeystoneIdentity): unknown {
   if (identity.kind === 'application-credential') {
+    const { id, name, secret, username, userDomainName } = identity;
+    const user = { name: username, domain: domainOf(userDomainName, undefined) };
+    const credential = id === undefined ? { name, secret, user } : { id, secret };
     return {
-      auth: {
-        identity: {
-          methods: ['application_credential'],
-          application_credential: { id: identity.id, secret: identity.secret },
-        },
-      },
+      auth: { identity: { methods: ['application_credential'], application_credential: credential } },
     };
   }
-  const { user, project, password } = identity;
+  const { username, userId, password, userDomainName, userDomainId, scope } = identity;
+  const user =
+    userId === undefined
+      ? { name: username, domain: domainOf(userDomainName, userDomainId), password }
+      : { id: userId, password };
   return {
-    auth: {
-      identity: { methods: ['password'], password: { user: { ...withDomain(user), password } } },
-      ...(project === null ? {} : { scope: { project: withDomain(project) } }),
-    },
+    auth: { identity: { methods: ['password'], password: { user } }, ...scopeOf(scope) },
   };
 }
 
-function withDomain(
-  who: { readonly name: string; readonly domain: DomainReference } | { readonly id: string },
-) {
-  return 'id' in who ? { id: who.id } : { name: who.name, domain: who.domain ?? { id: 'default' } };
+function scopeOf(scope: KeystoneScope): { readonly scope?: unknown } {
+  if (scope.projectId !== undefined) return { scope: { project: { id: scope.projectId } } };
+  if (scope.projectName !== undefined) {
+    const domain = domainOf(scope.projectDomainName, scope.projectDomainId);
+    return { scope: { project: { name: scope.projectName, domain } } };
+  }
+  return scope.systemScope === undefined ? {} : { scope: { system: { all: true } } };
+}
+
+/** Keystone's own domain `default` where none is configured. */
+function domainOf(name: string | undefined, id: string | undefined): unknown {
+  if (id !== undefined) return { id };
+  return name === undefined ? { id: 'default' } : { name };
 }
 
 function versioned(authUrl: string, version: string): string {

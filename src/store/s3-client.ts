@@ -5,7 +5,7 @@ import { BackupError } from '../model/errors.ts';
 import { createHttp, type HttpOptions } from '../openstack/http.ts';
 import { s3Error, type S3Target } from './s3-error.ts';
 import { createSdkHandler, type SdkHandler } from './s3-handler.ts';
-import type { S3StoreOptions } from './s3-options.ts';
+import type { S3StoreOptions, S3Tuning } from './s3-options.ts';
 
 export type S3Connection = {
   readonly client: S3Client;
@@ -19,19 +19,19 @@ export type S3Connection = {
   close(): Promise<void>;
 };
 
-/** Opens no connection yet. Throws `config-invalid` if endpoint or keys are missing or the endpoint is no URL. */
-export function createS3Connection(options: S3StoreOptions): S3Connection {
-  const { endpointUrl, accessKey, secretKey } = requireOptions(options);
+/** Opens no connection yet. Throws `config-invalid` if the endpoint is no URL or a part is too small. */
+export function createS3Connection(options: S3StoreOptions, tuning: S3Tuning): S3Connection {
+  requireSense(options, tuning);
   const http = createHttp(httpOptions(options));
-  const state = { region: options.region, hinted: options.region };
+  const state = { region: tuning.region, hinted: tuning.region };
   const handler = createSdkHandler(http, (region) => {
     state.hinted = region;
   });
   const client = new S3Client({
-    endpoint: endpointUrl,
+    endpoint: options.endpointUrl,
     region: async () => await Promise.resolve(state.region),
-    credentials: { accessKeyId: accessKey, secretAccessKey: secretKey },
-    forcePathStyle: options.addressing === 'path',
+    credentials: { accessKeyId: options.accessKey, secretAccessKey: options.secretKey },
+    forcePathStyle: tuning.addressing === 'path',
     requestHandler: asHandler(handler),
     // The retry wrapper repeats, not the SDK.
     maxAttempts: 1,
@@ -113,29 +113,19 @@ function isRequestWithText(request: unknown): request is RequestWithText {
   );
 }
 
-function requireOptions(options: S3StoreOptions) {
-  const { endpointUrl, accessKey, secretKey } = options;
-  const missing = [
-    endpointUrl ? [] : ['backup_s3_endpoint_url'],
-    accessKey ? [] : ['backup_s3_store_access_key'],
-    secretKey ? [] : ['backup_s3_store_secret_key'],
-  ].flat();
-  if (missing.length > 0 || !endpointUrl || !accessKey || !secretKey) {
-    throw new BackupError('config-invalid', `the S3 store needs ${missing.join(', ')}: set them`);
-  }
-  if (!/^https?:$/.test(URL.parse(endpointUrl)?.protocol ?? '')) {
+function requireSense(options: S3StoreOptions, tuning: S3Tuning): void {
+  if (!/^https?:$/.test(URL.parse(options.endpointUrl)?.protocol ?? '')) {
     throw new BackupError(
       'config-invalid',
-      `backup_s3_endpoint_url is ${JSON.stringify(endpointUrl)}: it must start with http:// or https://`,
+      `backup_s3_endpoint_url is ${JSON.stringify(options.endpointUrl)}: it must start with http:// or https://`,
     );
   }
-  if (options.partBytes < 5_242_880) {
+  if (tuning.partBytes < 5_242_880) {
     throw new BackupError(
       'config-invalid',
-      `a part of ${options.partBytes} bytes is less than the 5 MiB of S3`,
+      `a part of ${tuning.partBytes} bytes is less than the 5 MiB of S3`,
     );
   }
-  return { endpointUrl, accessKey, secretKey };
 }
 
 function httpOptions(options: S3StoreOptions): HttpOptions {
@@ -149,8 +139,13 @@ function httpOptions(options: S3StoreOptions): HttpOptions {
     connections: options.maxPoolConnections,
     connectTimeoutMs: options.timeoutMs,
     idleTimeoutMs: options.timeoutMs,
-    caFile: options.verifySsl ? options.caFile : null,
-    insecure: !options.verifySsl,
-    proxies: { http: options.httpProxyUrl, https: options.httpsProxyUrl },
+    caFile: options.verifyTls ? options.caCertFile : undefined,
+    insecure: !options.verifyTls,
+    proxies: { http: proxyUrl(options.httpProxy), https: proxyUrl(options.httpsProxy) },
   };
+}
+
+/** Cinder takes `host:port` as well as a URL. */
+function proxyUrl(proxy: string | undefined): string | undefined {
+  return proxy === undefined || /^https?:\/\//.test(proxy) ? proxy : `http://${proxy}`;
 }

@@ -22,27 +22,30 @@ import { checkedBody, md5Check, multipartCheck, noCheck, type BodyCheck } from '
 import { requireContainer, requireKey } from './key-rules.ts';
 import type { ObjectStore, StoredObject } from './object-store.ts';
 import { createS3Connection, type S3Connection } from './s3-client.ts';
-import type { S3StoreOptions } from './s3-options.ts';
+import type { S3StoreOptions, S3Tuning } from './s3-options.ts';
 import { abortUploadsUnder, removeMany, removeOne } from './s3-removal.ts';
 import { partBytesMetadata, putBuffer, putParts, type CustomerKey } from './s3-upload.ts';
 import { cutIntoSegments, type Segment } from './segments.ts';
 
 export type S3Deps = {
+  /** An `S3Config` will do. */
   readonly options: S3StoreOptions;
+  /** `s3Tuning` unless there is a reason. */
+  readonly tuning: S3Tuning;
   /** For parts of `putStream`; the same as the wrapper's. */
   readonly retryPolicy: RetryPolicy;
   readonly log: Logger;
 };
 
 /** Opens no connection yet. Throws `config-invalid`. */
-export function createS3Store({ options, retryPolicy, log }: S3Deps): ObjectStore {
-  const connection = createS3Connection(options);
+export function createS3Store({ options, tuning, retryPolicy, log }: S3Deps): ObjectStore {
+  const connection = createS3Connection(options, tuning);
   const customerKey = customerKeyOf(options, log);
   const uploads = {
     connection,
     customerKey,
     md5Validation: options.md5Validation,
-    signPayload: options.endpointUrl?.startsWith('https:') !== true,
+    signPayload: !options.endpointUrl.startsWith('https:'),
     retryPolicy,
     log,
   };
@@ -91,14 +94,14 @@ export function createS3Store({ options, retryPolicy, log }: S3Deps): ObjectStor
       throwIfAborted(signal);
       requireBucket(bucket);
       requireKey(key);
-      const segments = cutIntoSegments(body, options.partBytes, signal);
+      const segments = cutIntoSegments(body, tuning.partBytes, signal);
       const first = await segments.next();
       if (first.done === true) throw cancelledBy(signal);
       try {
         if (first.value.last) await put(bucket, key, first.value.bytes, signal);
         else {
           const all = startingWith(first.value, segments);
-          await putParts(uploads, { bucket, key }, all, options.partBytes, signal);
+          await putParts(uploads, { bucket, key }, all, tuning.partBytes, signal);
         }
       } finally {
         await segments.return(undefined);

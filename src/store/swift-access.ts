@@ -1,8 +1,8 @@
 /** Who we are to Swift and where our account is: the two modes of `backup_swift_auth`, and the service token beside them. */
 import { BackupError } from '../model/errors.ts';
-import { describeOffers, findEndpoint, parseCatalog, parseCatalogInfo } from '../openstack/catalog.ts';
+import { describeOffers, findEndpoint, parseCatalog } from '../openstack/catalog.ts';
 import type { Http } from '../openstack/http.ts';
-import { keystoneV2, keystoneV3, tempAuthV1, type DomainReference } from '../openstack/log-in.ts';
+import { keystoneV2, keystoneV3, tempAuthV1, type KeystoneIdentity } from '../openstack/log-in.ts';
 import {
   createFixedToken,
   createTokenSource,
@@ -25,20 +25,28 @@ export type SwiftAccess = {
   current(signal: AbortSignal): Promise<SwiftGrant>;
 };
 
+export type AccessDeps = {
+  /** Reaches Swift and its Keystone. */
+  readonly http: Http;
+  /** `[service_user]`, and what reaches its Keystone; null if no service token is sent. */
+  readonly service: { readonly user: NonNullable<ServiceUser>; readonly http: Http } | null;
+  readonly now: () => number;
+};
+
 /**
  * `caller` is null only where no request stands behind the store (self-test, single_user with its own auth URL).
- * `http` reaches Keystone and Swift; `serviceHttp` the Keystone of `[service_user]`. Throws `config-invalid`.
+ * Throws `config-invalid` and `store-denied`.
  */
 export function createSwiftAccess(
   options: SwiftStoreOptions,
   caller: SwiftCaller | null,
-  deps: { readonly http: Http; readonly serviceHttp: Http | null; readonly now: () => number },
+  deps: AccessDeps,
 ): SwiftAccess {
   const single = options.auth === 'single_user';
   const tokens = single
     ? createTokenSource(singleUserLogIn(options, caller, deps), deps.now)
     : createFixedToken(callerToken(caller));
-  const service = createServiceTokens(options.serviceUser, deps);
+  const service = createServiceTokens(deps);
   const fixedUrl = single ? null : callerStorageUrl(options, requireCaller(caller));
 
   return {
@@ -60,12 +68,9 @@ export function createSwiftAccess(
   };
 }
 
-function createServiceTokens(
-  user: ServiceUser | null,
-  deps: { readonly serviceHttp: Http | null; readonly now: () => number },
-): TokenSource | null {
-  if (user === null || deps.serviceHttp === null) return null;
-  return createTokenSource(keystoneV3(deps.serviceHttp, user.authUrl, user.identity), deps.now);
+function createServiceTokens({ service, now }: AccessDeps): TokenSource | null {
+  if (service === null) return null;
+  return createTokenSource(keystoneV3(service.http, service.user.authUrl, service.user.identity), now);
 }
 
 function singleUserLogIn(
@@ -74,43 +79,52 @@ function singleUserLogIn(
   deps: { readonly http: Http; readonly now: () => number },
 ): LogIn {
   const user = options.user;
-  if (user === null) throw incomplete('backup_swift_user is not set, and backup_swift_auth is single_user');
+  if (user === undefined)
+    throw incomplete('backup_swift_user is not set, and backup_swift_auth is single_user');
   const key = options.key;
-  if (key === null) throw incomplete('backup_swift_key is not set, and backup_swift_auth is single_user');
+  if (key === undefined)
+    throw incomplete('backup_swift_key is not set, and backup_swift_auth is single_user');
   const authUrl = options.authUrl ?? catalogAuthUrl(options, caller);
   switch (options.authVersion) {
-    case '1':
+    case 1:
       return tempAuthV1(deps.http, authUrl, { user, key }, deps.now);
-    case '2':
-      return keystoneV2(deps.http, authUrl, { user, password: key, tenant: options.tenant });
-    case '3': {
-      const project = options.project ?? options.tenant;
-      if (project === null) {
-        throw incomplete('backup_swift_project is not set, and backup_swift_auth_version is 3');
-      }
-      return keystoneV3(deps.http, authUrl, {
-        kind: 'password',
-        user: { name: user, domain: domainOf(options.userDomain) },
-        password: key,
-        project: { name: project, domain: domainOf(options.projectDomain) },
-      });
-    }
+    case 2:
+      return keystoneV2(deps.http, authUrl, { user, password: key, tenant: options.project });
+    case 3:
+      return keystoneV3(deps.http, authUrl, v3Identity(options, user, key));
     default:
       return options.authVersion satisfies never;
   }
 }
 
-function domainOf(name: string | null): DomainReference {
-  return name === null ? null : { name };
+function v3Identity(options: SwiftStoreOptions, username: string, password: string): KeystoneIdentity {
+  if (options.project === undefined) {
+    throw incomplete('backup_swift_project is not set, and backup_swift_auth_version is 3');
+  }
+  return {
+    kind: 'password',
+    username,
+    userId: undefined,
+    password,
+    userDomainName: options.userDomainName,
+    userDomainId: undefined,
+    scope: {
+      projectName: options.project,
+      projectId: undefined,
+      projectDomainName: options.projectDomainName,
+      projectDomainId: undefined,
+      systemScope: undefined,
+    },
+  };
 }
 
 function catalogAuthUrl(options: SwiftStoreOptions, caller: SwiftCaller | null): string {
-  const query = parseCatalogInfo('keystone_catalog_info', options.keystoneCatalogInfo);
+  const query = options.keystoneCatalogInfo;
   const catalog = parseCatalog(caller?.serviceCatalog);
-  const url = findEndpoint(catalog, query, options.region);
+  const url = findEndpoint(catalog, query, options.regionName);
   if (url !== null) return url;
   throw incomplete(
-    `it is not known which Keystone to use: the catalog of the request has ${describeOffers(catalog, query.type)}; set backup_swift_auth_url`,
+    `it is not known which Keystone to use: the catalog of the request has ${describeOffers(catalog, query.serviceType)}; set backup_swift_auth_url`,
   );
 }
 
@@ -127,23 +141,23 @@ function callerToken(caller: SwiftCaller | null): Token {
 }
 
 function callerStorageUrl(options: SwiftStoreOptions, caller: SwiftCaller): string {
-  if (options.url !== null) return withoutSlash(`${options.url}${caller.projectId}`);
-  const query = parseCatalogInfo('swift_catalog_info', options.catalogInfo);
+  if (options.url !== undefined) return withoutSlash(`${options.url}${caller.projectId}`);
+  const query = options.catalogInfo;
   const catalog = parseCatalog(caller.serviceCatalog);
-  const url = findEndpoint(catalog, query, options.region);
+  const url = findEndpoint(catalog, query, options.regionName);
   if (url !== null) return withoutSlash(url);
   throw incomplete(
-    `it is not known which Swift to use: the catalog of the request has ${describeOffers(catalog, query.type)}, not ${query.interface} in ${options.region ?? 'any region'}; correct swift_catalog_info, or set backup_swift_url`,
+    `it is not known which Swift to use: the catalog of the request has ${describeOffers(catalog, query.serviceType)}, not ${query.endpointType} in ${options.regionName ?? 'any region'}; correct swift_catalog_info, or set backup_swift_url`,
   );
 }
 
 function tokenStorageUrl(options: SwiftStoreOptions, token: Token): string {
   if (token.storageUrl !== null) return withoutSlash(token.storageUrl);
-  const query = parseCatalogInfo('swift_catalog_info', options.catalogInfo);
-  const url = findEndpoint(token.catalog, query, options.region);
+  const query = options.catalogInfo;
+  const url = findEndpoint(token.catalog, query, options.regionName);
   if (url !== null) return withoutSlash(url);
   throw incomplete(
-    `Keystone's catalog for ${options.user ?? 'this user'} has ${describeOffers(token.catalog, query.type)}, not ${query.interface} in ${options.region ?? 'any region'}: correct swift_catalog_info, or give the user a project`,
+    `Keystone's catalog for ${options.user ?? 'this user'} has ${describeOffers(token.catalog, query.serviceType)}, not ${query.endpointType} in ${options.regionName ?? 'any region'}: correct swift_catalog_info, or give the user a project`,
   );
 }
 

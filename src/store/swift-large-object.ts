@@ -11,7 +11,7 @@ import type { Segment } from './segments.ts';
 import type { SwiftCapabilities } from './swift-capabilities.ts';
 import type { SwiftExchange } from './swift-exchange.ts';
 import { listSwift } from './swift-listing.ts';
-import { removeMany, removeOne } from './swift-removal.ts';
+import { removeMany } from './swift-removal.ts';
 
 export type ManifestEntry = {
   /** `/container/key`. */
@@ -129,10 +129,13 @@ async function removeSegments(
 ): Promise<void> {
   const signal = AbortSignal.timeout(60_000);
   const home = segmentContainer(container);
-  try {
+  async function* keys(): AsyncGenerator<string> {
     for await (const { key } of listSwift(deps.exchange, home, prefix, signal)) {
-      if (keep === null || !key.startsWith(keep)) await removeOne(deps.exchange, home, key, signal);
+      if (keep === null || !key.startsWith(keep)) yield key;
     }
+  }
+  try {
+    await removeMany(deps.exchange, await deps.capabilities(signal), home, keys(), signal);
   } catch (error) {
     deps.log.warn(
       { container: home, prefix, error: messageOf(error) },
@@ -141,7 +144,7 @@ async function removeSegments(
   }
 }
 
-/** Removes every segment under `prefix`; false if the segments' container is absent. */
+/** Removes every segment under `prefix`; nothing if there are none. */
 export async function removeSegmentsUnder(
   exchange: SwiftExchange,
   capabilities: SwiftCapabilities,

@@ -10,7 +10,7 @@
 import type { RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, messageOf, throwIfAborted } from '../model/errors.ts';
-import { createHttp, type Http, type HttpOptions, type HttpResponse } from '../openstack/http.ts';
+import { createHttp, type HttpOptions, type HttpResponse } from '../openstack/http.ts';
 import { checkedBody, md5Check, md5Of, noCheck, partsCheck, type BodyCheck } from './body-check.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import type { ObjectStore } from './object-store.ts';
@@ -26,11 +26,15 @@ import {
   segmentPrefix,
 } from './swift-large-object.ts';
 import { listSwift } from './swift-listing.ts';
-import type { SwiftCaller, SwiftStoreOptions } from './swift-options.ts';
+import type { ServiceUser, SwiftCaller, SwiftStoreOptions, SwiftTuning } from './swift-options.ts';
 import { removeMany, removeOne } from './swift-removal.ts';
 
 export type SwiftDeps = {
+  /** A `SwiftConfig` will do. */
   readonly options: SwiftStoreOptions;
+  readonly serviceUser: ServiceUser;
+  /** `swiftTuning` unless there is a reason. */
+  readonly tuning: SwiftTuning;
   /** The request that the store works for; null where there is none (single_user). */
   readonly caller: SwiftCaller | null;
   /** For segments of `putStream`; the same as the wrapper's. */
@@ -43,11 +47,12 @@ export type SwiftDeps = {
 const unsegmentedForMs = 30_000;
 
 /** Opens no connection yet. Throws `config-invalid` and, without a token in per_user mode, `store-denied`. */
-export function createSwiftStore({ options, caller, retryPolicy, now, log }: SwiftDeps): ObjectStore {
-  const http = createHttp(httpOptions(options));
-  const serviceHttp: Http | null =
-    options.serviceUser === null ? null : createHttp(serviceHttpOptions(options, options.serviceUser));
-  const exchange = createSwiftExchange(http, createSwiftAccess(options, caller, { http, serviceHttp, now }));
+export function createSwiftStore(deps: SwiftDeps): ObjectStore {
+  const { options, tuning, caller, retryPolicy, now, log } = deps;
+  const http = createHttp(httpOptions(options, tuning));
+  const user = options.serviceAuth ? deps.serviceUser : undefined;
+  const service = user === undefined ? null : { user, http: createHttp(serviceHttpOptions(user, tuning)) };
+  const exchange = createSwiftExchange(http, createSwiftAccess(options, caller, { http, service, now }));
   const capabilities = createCapabilities(exchange);
   /** Containers without segments beside them: not asked again for every object that is removed. */
   const unsegmentedUntilMs = new Map<string, number>();
@@ -65,7 +70,7 @@ export function createSwiftStore({ options, caller, retryPolicy, now, log }: Swi
     await exchange.tell({
       method: 'PUT',
       container,
-      headers: policy === null ? {} : { 'x-storage-policy': policy },
+      headers: policy === undefined ? {} : { 'x-storage-policy': policy },
       signal,
       accept: [201, 202, 204],
     });
@@ -143,7 +148,7 @@ export function createSwiftStore({ options, caller, retryPolicy, now, log }: Swi
       throwIfAborted(signal);
       requireSwiftContainer(container);
       requireKey(key);
-      const segments = cutIntoSegments(body, options.segmentBytes, signal);
+      const segments = cutIntoSegments(body, tuning.segmentBytes, signal);
       const first = await segments.next();
       if (first.done === true) throw cancelledBy(signal);
       try {
@@ -153,8 +158,8 @@ export function createSwiftStore({ options, caller, retryPolicy, now, log }: Swi
           return;
         }
         unsegmentedUntilMs.delete(container);
-        const deps = { exchange, capabilities, putBuffer, createContainer, retryPolicy, log };
-        await putLargeObject(deps, container, key, startingWith(first.value, segments), signal);
+        const large = { exchange, capabilities, putBuffer, createContainer, retryPolicy, log };
+        await putLargeObject(large, container, key, startingWith(first.value, segments), signal);
       } finally {
         await segments.return(undefined);
       }
@@ -212,7 +217,7 @@ export function createSwiftStore({ options, caller, retryPolicy, now, log }: Swi
       await Promise.resolve();
     },
     async close() {
-      await Promise.all([http.close(), serviceHttp?.close()]);
+      await Promise.all([http.close(), service?.http.close()]);
     },
   };
 
@@ -259,38 +264,36 @@ function requireSwiftContainer(container: string): string {
   );
 }
 
-function httpOptions(options: SwiftStoreOptions): HttpOptions {
+function httpOptions(options: SwiftStoreOptions, tuning: SwiftTuning): HttpOptions {
+  const single = options.auth === 'single_user';
   return {
     service: {
       name: 'Swift',
-      urlOption:
-        options.auth === 'single_user'
-          ? 'backup_swift_auth_url or the catalog'
-          : 'backup_swift_url or the catalog',
+      urlOption: single ? 'backup_swift_auth_url or the catalog' : 'backup_swift_url or the catalog',
       caOption: 'backup_swift_ca_cert_file',
       insecureOption: 'backup_swift_auth_insecure',
     },
     connections: null,
-    connectTimeoutMs: options.timeoutMs,
-    idleTimeoutMs: options.timeoutMs,
-    caFile: options.caFile,
+    connectTimeoutMs: tuning.timeoutMs,
+    idleTimeoutMs: tuning.timeoutMs,
+    caFile: options.caCertFile,
     insecure: options.insecure,
   };
 }
 
-function serviceHttpOptions(
-  options: SwiftStoreOptions,
-  user: NonNullable<SwiftStoreOptions['serviceUser']>,
-): HttpOptions {
+function serviceHttpOptions(user: NonNullable<ServiceUser>, tuning: SwiftTuning): HttpOptions {
   return {
-    ...httpOptions(options),
     service: {
       name: 'Keystone',
       urlOption: '[service_user] auth_url',
       caOption: '[service_user] cafile',
       insecureOption: '[service_user] insecure',
     },
+    connections: null,
+    connectTimeoutMs: user.timeoutMs ?? tuning.timeoutMs,
+    idleTimeoutMs: user.timeoutMs ?? tuning.timeoutMs,
     caFile: user.caFile,
     insecure: user.insecure,
+    clientFiles: { cert: user.certFile, key: user.keyFile },
   };
 }
