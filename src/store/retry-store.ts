@@ -1,0 +1,171 @@
+/**
+ * Tries again what a store says may succeed later (`retryable`), with growing waits. The only retry on the path to a store.
+ *
+ * | call | tried again |
+ * |---|---|
+ * | put, remove, ensureContainer, flush, ... | as a whole: they may be repeated |
+ * | get | also after bytes have been delivered: the object is read anew and those are passed over. Objects of the layout never change, and a different size ends it |
+ * | list | also after names have been delivered, if the new listing begins with the same names |
+ * | putStream | never: its body is consumed |
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import { crc32 } from 'node:zlib';
+import { jitteredBackoffMs, retry, type RetryPolicy } from '../async/backoff.ts';
+import type { Logger } from '../log.ts';
+import { BackupError, cancelledBy, isBackupError, messageOf, throwIfAborted } from '../model/errors.ts';
+import type { ObjectStore, StoredObject } from './object-store.ts';
+
+export type RetryStoreOptions = { readonly policy: RetryPolicy; readonly log: Logger };
+
+/** Wraps `store`. Every call throws the error of its last try, or `cancelled` when its signal aborts in a wait. */
+export function createRetryStore(store: ObjectStore, options: RetryStoreOptions): ObjectStore {
+  const { policy, log } = options;
+
+  const tell = (call: string, error: unknown, attempt: number, delayMs: number): void => {
+    log.warn(
+      { store: store.kind, call, attempt, delayMs, reason: messageOf(error) },
+      'the store failed, trying again',
+    );
+  };
+
+  const again = async <T>(call: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> => {
+    throwIfAborted(signal);
+    try {
+      return await retry(policy, work, {
+        isRetryable,
+        onRetry: (error, attempt, delayMs) => tell(call, error, attempt, delayMs),
+        signal,
+      });
+    } catch (error) {
+      if (signal.aborted && !isBackupError(error)) throw cancelledBy(signal);
+      throw error;
+    }
+  };
+
+  /** Waits before another try of a stream, or throws `error` if there is none. `failures` are those without progress. */
+  const waitOrGiveUp = async (
+    call: string,
+    error: unknown,
+    failures: number,
+    signal: AbortSignal,
+  ): Promise<void> => {
+    if (!isRetryable(error) || failures >= policy.attempts) throw error;
+    throwIfAborted(signal);
+    const delayMs = jitteredBackoffMs(policy, failures);
+    tell(call, error, failures, delayMs);
+    try {
+      await sleep(delayMs, undefined, { signal });
+    } catch {
+      throw cancelledBy(signal);
+    }
+  };
+
+  type Opened = Awaited<ReturnType<ObjectStore['get']>>;
+
+  async function* resumedBody(
+    first: Opened,
+    what: string,
+    reopen: () => Promise<Opened>,
+    signal: AbortSignal,
+  ): AsyncGenerator<Buffer> {
+    let source = first;
+    let delivered = 0;
+    for (let failures = 0; ;) {
+      const before = delivered;
+      let passed = 0;
+      try {
+        for await (const piece of source.body) {
+          const fresh = piece.subarray(Math.min(piece.length, delivered - passed));
+          passed += piece.length;
+          if (fresh.length === 0) continue;
+          delivered += fresh.length;
+          yield fresh;
+        }
+        return;
+      } catch (error) {
+        failures = delivered > before ? 1 : failures + 1;
+        await waitOrGiveUp('get', error, failures, signal);
+      }
+      source = await reopen();
+      if (source.sizeBytes === first.sizeBytes) continue;
+      await source.body[Symbol.asyncIterator]().return?.();
+      throw new BackupError(
+        'store-unavailable',
+        `${what} had ${first.sizeBytes} bytes and has ${source.sizeBytes} now: it was replaced while it was read; start the operation again`,
+        { retryable: false },
+      );
+    }
+  }
+
+  async function* resumedList(
+    container: string,
+    prefix: string,
+    signal: AbortSignal,
+  ): AsyncGenerator<StoredObject> {
+    let delivered = 0;
+    let fingerprint = 0;
+    for (let failures = 0; ;) {
+      const before = delivered;
+      const wanted = { count: delivered, fingerprint };
+      let seen = 0;
+      let seenFingerprint = 0;
+      try {
+        for await (const object of store.list(container, prefix, signal)) {
+          seen += 1;
+          seenFingerprint = crc32(object.key, seenFingerprint);
+          if (seen > wanted.count) {
+            delivered = seen;
+            fingerprint = seenFingerprint;
+            yield object;
+          } else if (seen === wanted.count && seenFingerprint !== wanted.fingerprint)
+            throw changedListing(container);
+        }
+        if (seen < wanted.count) throw changedListing(container);
+        return;
+      } catch (error) {
+        failures = delivered > before ? 1 : failures + 1;
+        await waitOrGiveUp('list', error, failures, signal);
+      }
+    }
+  }
+
+  const removePrefix = store.removePrefix?.bind(store);
+  return {
+    kind: store.kind,
+    service: store.service,
+    ensureContainer: (container, signal) =>
+      again('ensureContainer', signal, () => store.ensureContainer(container, signal)),
+    put: (container, key, body, put) => again('put', put.signal, () => store.put(container, key, body, put)),
+    putStream: (container, key, body, put) => store.putStream(container, key, body, put),
+    flush: (container, signal) => again('flush', signal, () => store.flush(container, signal)),
+    async get(container, key, get) {
+      const open = () => again('get', get.signal, () => store.get(container, key, get));
+      const first = await open();
+      const what = `object ${key} in container ${container}`;
+      return { sizeBytes: first.sizeBytes, body: resumedBody(first, what, open, get.signal) };
+    },
+    list: resumedList,
+    remove: (container, key, signal) => again('remove', signal, () => store.remove(container, key, signal)),
+    ...(removePrefix === undefined
+      ? {}
+      : {
+          removePrefix: (container, prefix, signal) =>
+            again('removePrefix', signal, () => removePrefix(container, prefix, signal)),
+        }),
+    removeContainer: (container, signal) =>
+      again('removeContainer', signal, () => store.removeContainer(container, signal)),
+    close: () => store.close(),
+  };
+}
+
+function isRetryable(error: unknown): boolean {
+  return isBackupError(error) && error.retryable;
+}
+
+function changedListing(container: string): BackupError {
+  return new BackupError(
+    'store-unavailable',
+    `the listing of container ${container} failed midway, and a second one gives other names: objects are being written or deleted there; start the operation again`,
+    { retryable: false },
+  );
+}
