@@ -2,6 +2,7 @@
  * HTTP to one agent: JSON calls and the bodies of frame streams over one keep-alive pool. Every failure
  * leaves here as a BackupError; retrying is the caller's.
  */
+import type { Readable } from 'node:stream';
 import { Pool, type Dispatcher } from 'undici';
 import { z } from 'zod';
 import { BackupError } from '../model/errors.ts';
@@ -21,6 +22,9 @@ export type AgentAccess = {
     | undefined;
 };
 
+/** What has arrived since the last batch, in order: one wait serves many small pieces. */
+export type PieceBatch = readonly Uint8Array[];
+
 export type AgentConnection = {
   /** For messages. */
   readonly url: string;
@@ -34,10 +38,10 @@ export type AgentConnection = {
     readonly signal: AbortSignal;
   }): Promise<T>;
   /**
-   * The body of a frame stream, piece by piece, read no faster than it is used; a silence of the idle time-out
-   * breaks it. Leaving the loop closes the connection of a stream that is not at its end.
+   * The body of a frame stream in batches of pieces, read no faster than it is used; a silence of the idle
+   * time-out breaks it. Leaving the loop closes the connection of a stream that is not at its end.
    */
-  stream(path: string, body: unknown, signal: AbortSignal): Promise<AsyncIterable<Uint8Array>>;
+  stream(path: string, body: unknown, signal: AbortSignal): Promise<AsyncIterable<PieceBatch>>;
   close(): Promise<void>;
 };
 
@@ -116,7 +120,7 @@ export function createAgentConnection(options: {
             `check that this is the address of an agent of this version`,
         );
       }
-      return pieces(what, answer.body, signal);
+      return batches(what, answer.body, signal);
     },
 
     close: () => pool.destroy(),
@@ -166,30 +170,66 @@ export function parseAnswer<T>(what: string, schema: z.ZodType<T>, bytes: Buffer
   }
 }
 
-async function* pieces(
-  what: string,
-  body: AsyncIterable<Uint8Array>,
-  signal: AbortSignal,
-): AsyncGenerator<Uint8Array> {
+/** Bytes of a batch at which the socket is held back. */
+const batchBytes = 256 * 1024;
+
+/** Listens for data rather than iterating over the body, which would wait, and copy, once for each piece. */
+async function* batches(what: string, body: Readable, signal: AbortSignal): AsyncGenerator<PieceBatch> {
+  const state: { ended: boolean; failure?: { readonly reason: unknown } } = { ended: false };
+  let batch: Uint8Array[] = [];
+  let bytes = 0;
+  let wake: (() => void) | undefined;
+  body.on('data', (piece: Uint8Array) => {
+    batch.push(piece);
+    bytes += piece.length;
+    if (bytes >= batchBytes) body.pause();
+    wake?.();
+  });
+  body.on('end', () => {
+    state.ended = true;
+    wake?.();
+  });
+  body.on('error', (reason) => {
+    state.failure ??= { reason };
+    wake?.();
+  });
+  body.on('close', () => {
+    if (!state.ended) state.failure ??= { reason: new Error('the connection was closed') };
+    wake?.();
+  });
   try {
-    yield* body;
-  } catch (error) {
-    throw transportError(what, error, signal);
+    for (;;) {
+      if (batch.length > 0) {
+        const taken = batch;
+        batch = [];
+        bytes = 0;
+        body.resume();
+        yield taken;
+      } else if (state.failure !== undefined) throw transportError(what, state.failure.reason, signal);
+      else if (state.ended) return;
+      else {
+        await new Promise<void>((resolve) => {
+          wake = resolve;
+        });
+      }
+    }
+  } finally {
+    body.destroy();
   }
 }
 
-async function readAll(what: string, body: AsyncIterable<Uint8Array>, signal: AbortSignal): Promise<Buffer> {
+async function readAll(what: string, body: Readable, signal: AbortSignal): Promise<Buffer> {
   const parts: Uint8Array[] = [];
   let length = 0;
-  for await (const part of pieces(what, body, signal)) {
-    length += part.length;
+  for await (const batch of batches(what, body, signal)) {
+    for (const part of batch) length += part.length;
     if (length > maxAnswerBytes) {
       throw new BackupError(
         'agent-failed',
         `${what}: the answer is longer than ${maxAnswerBytes} bytes; check that this is the address of an agent`,
       );
     }
-    parts.push(part);
+    parts.push(...batch);
   }
   return Buffer.concat(parts, length);
 }

@@ -9,7 +9,8 @@ import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
 import { fromOffset, type Extent } from '../model/extent.ts';
 import type { StreamTotals } from '../protocol/calls.ts';
-import { createFrameDecoder } from '../protocol/frames.ts';
+import { createFrameDecoder, type FrameDecoder } from '../protocol/frames.ts';
+import type { PieceBatch } from './agent-connection.ts';
 import type { ChangeEvent } from './block-source.ts';
 import { createStreamCheck, type StreamCheck, type StreamRules } from './stream-check.ts';
 
@@ -19,7 +20,7 @@ export type ChangeStreamRequest = StreamRules & {
   open(
     left: { readonly startOffset: number; readonly cover: readonly Extent[] | null },
     signal: AbortSignal,
-  ): Promise<AsyncIterable<Uint8Array>>;
+  ): Promise<AsyncIterable<PieceBatch>>;
 };
 
 export type ChangeStreamPolicy = {
@@ -49,14 +50,21 @@ export async function* readChangeStream(
     const check = createStreamCheck({ ...request, startOffset, cover });
     let failure: BackupError;
     try {
-      const body = await request.open({ startOffset, cover }, signal);
-      for await (const event of decode(request.what, body, check)) {
-        if (event.kind === 'plan') {
-          if (planned) continue;
-          planned = true;
+      const decoder = createFrameDecoder();
+      for await (const batch of await request.open({ startOffset, cover }, signal)) {
+        for (const piece of batch) {
+          for (const frame of decoder.push(piece)) {
+            const event = check.accept(frame);
+            if (event === null || event.kind === 'totals') continue;
+            if (event.kind === 'plan') {
+              if (planned) continue;
+              planned = true;
+            }
+            yield event;
+          }
         }
-        if (event.kind !== 'totals') yield event;
       }
+      requireWhole(request.what, check, decoder);
       addTotals(sum, check.counted);
       yield { kind: 'totals', totals: sum };
       return;
@@ -83,18 +91,8 @@ export async function* readChangeStream(
   }
 }
 
-async function* decode(
-  what: string,
-  body: AsyncIterable<Uint8Array>,
-  check: StreamCheck,
-): AsyncGenerator<ChangeEvent> {
-  const decoder = createFrameDecoder();
-  for await (const piece of body) {
-    for (const frame of decoder.push(piece)) {
-      const event = check.accept(frame);
-      if (event !== null) yield event;
-    }
-  }
+/** Throws unless the body that ended held a whole stream and nothing else. */
+function requireWhole(what: string, check: StreamCheck, decoder: FrameDecoder): void {
   if (!check.ended) {
     throw new BackupError(
       'agent-unavailable',

@@ -279,14 +279,17 @@ describe('a restore', () => {
     await target.writeData(0, patternBytes(0, blockSize, 4));
     await target.abort(new Error('changed my mind'));
     await expect
-      .poll(async () => {
-        const next = await client.target({ backend, volume, lengthBytes: sizeBytes, signal: never });
-        await next.writeData(0, patternBytes(0, blockSize, 5));
-        return next.finish().then(
-          () => 'written',
-          () => 'busy',
-        );
-      })
+      .poll(
+        async () => {
+          const next = await client.target({ backend, volume, lengthBytes: sizeBytes, signal: never });
+          await next.writeData(0, patternBytes(0, blockSize, 5));
+          return next.finish().then(
+            () => 'written',
+            () => 'busy',
+          );
+        },
+        { timeout: 15_000 },
+      )
       .toBe('written');
   });
 });

@@ -204,7 +204,7 @@ describe('a cut stream', () => {
         const body = encodeFrames(honestFrames(volume, kindOf(ask), ask.document));
         return index === 0 ? streamReply(body, { cutAt: 2000, ending: 'stall' }) : streamReply(body);
       },
-      { idleTimeoutMs: 100 },
+      { idleTimeoutMs: 500, attempts: 6 },
     );
     expect(said(await gather(source.delta(null, never)))).toEqual(truthOf(volume));
     expect(warnings()).toHaveLength(1);
@@ -277,7 +277,7 @@ describe('leaving', () => {
       }),
     );
     for await (const event of source.delta(null, never)) if (event.kind === 'data') break;
-    await expect.poll(() => agent.openSockets()).toBe(0);
+    await expect.poll(() => agent.openSockets(), { timeout: 15_000 }).toBe(0);
   });
 
   it('by abort ends a stream that stands still as cancelled', async () => {
@@ -294,7 +294,7 @@ describe('leaving', () => {
         if (event.kind === 'data') setImmediate(() => controller.abort());
       }
     }).rejects.toMatchObject({ code: 'cancelled' });
-    await expect.poll(() => agent.openSockets()).toBe(0);
+    await expect.poll(() => agent.openSockets(), { timeout: 15_000 }).toBe(0);
   });
 
   it('by close leaves no socket open after a whole stream', async () => {
@@ -303,6 +303,6 @@ describe('leaving', () => {
     await gather(source.delta(null, never));
     expect(agent.openSockets()).toBe(1);
     await client.close();
-    await expect.poll(() => agent.openSockets()).toBe(0);
+    await expect.poll(() => agent.openSockets(), { timeout: 15_000 }).toBe(0);
   });
 });

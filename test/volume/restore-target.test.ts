@@ -149,7 +149,7 @@ describe('what is sent', () => {
         }
         return jsonReply({ data_bytes: 512, zero_bytes: 0 });
       },
-      { idleTimeoutMs: 200 },
+      { idleTimeoutMs: 2_000 },
     );
     await idle.promise;
     await target.writeData(0, patternBytes(0, 512, 1));
@@ -160,14 +160,14 @@ describe('what is sent', () => {
 describe('backpressure', () => {
   it('holds the caller back while the agent does not read', async () => {
     const gate = Promise.withResolvers<undefined>();
-    const { target } = await setup(async (ask) => {
+    const { target, agent } = await setup(async (ask) => {
       await gate.promise;
       return honest()(ask);
     });
     const bytes = patternBytes(0, lengthBytes, 1);
     let resolved = false;
     const writing = target.writeData(0, bytes).then(() => (resolved = true));
-    await Promise.race([writing, new Promise((resolve) => setTimeout(resolve, 100))]);
+    await expect.poll(() => agent.asks.length, { timeout: 15_000 }).toBe(1);
     expect(resolved).toBe(false);
     gate.resolve(undefined);
     await writing;
@@ -288,20 +288,20 @@ describe('giving up', () => {
       message: 'the backup is being deleted',
     });
     await target.abort(controller.signal.reason);
-    await expect.poll(() => agent.openSockets()).toBe(0);
+    await expect.poll(() => agent.openSockets(), { timeout: 15_000 }).toBe(0);
   });
 
   it('by abort closes the connection, and may be repeated', async () => {
     const { target, agent } = await setup(() => new Promise<AgentReply>(() => {}));
     await target.abort(new Error('enough'));
     await target.abort(new Error('enough'));
-    await expect.poll(() => agent.openSockets()).toBe(0);
+    await expect.poll(() => agent.openSockets(), { timeout: 15_000 }).toBe(0);
   });
 
   it('is not needed after the end: finish closes the connection', async () => {
     const { target, agent } = await setup(honest());
     await target.writeZero(0, lengthBytes);
     await target.finish();
-    await expect.poll(() => agent.openSockets()).toBe(0);
+    await expect.poll(() => agent.openSockets(), { timeout: 15_000 }).toBe(0);
   });
 });
