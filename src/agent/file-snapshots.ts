@@ -18,6 +18,7 @@ import {
 } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
+import { systemClock } from '../model/clock.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
 import { snapshotNamePattern } from '../model/names.ts';
 import type { SnapshotInfo } from '../protocol/calls.ts';
@@ -206,7 +207,7 @@ export function createFileSnapshots(deps: {
           volume,
           volume_identity: source.info.identity,
           size_bytes: size,
-          created_at: new Date().toISOString(),
+          created_at: systemClock.now().toISOString(),
           method: reflinked ? 'reflink' : 'copy',
         };
         await write(record);

@@ -6,6 +6,7 @@ import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
 import { hostname } from 'node:os';
 import { dirname, join, sep } from 'node:path';
+import { systemClock } from '../model/clock.ts';
 import { BackupError } from '../model/errors.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import { attempt, posixError, systemCode } from './posix-error.ts';
@@ -113,7 +114,7 @@ export function createPosixPlaces(root: string): PosixPlaces {
       const parts = temporaryPattern.exec(name);
       if (parts === null) return false;
       const pid = Number(parts[2]);
-      const isOld = Date.now() - modifiedMs > foreignTemporaryAgeMs;
+      const isOld = systemClock.now().getTime() - modifiedMs > foreignTemporaryAgeMs;
       if (parts[1] !== host) return isOld;
       if (pid === process.pid) return Number(parts[3]) !== started;
       return isOld || !isRunning(pid);
