@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { createLimitStore } from '../../src/store/limit-store.ts';
 import type { ObjectStore } from '../../src/store/object-store.ts';
 import { objectStoreContract } from '../contract/object-store.ts';
-import { createFaultyStore } from '../support/faulty-store.ts';
+import { createFaultPlanStore } from '../support/fault-plan-store.ts';
 import { createMemoryStore } from '../support/memory-store.ts';
 import { collect, patternBytes } from '../support/pattern.ts';
 
@@ -70,7 +70,7 @@ describe('limit store', () => {
   });
 
   test('a put that waits for its slot ends when its signal aborts, and the slot goes to the next', async () => {
-    const faulty = createFaultyStore(createMemoryStore(), { call: 'put', at: 1, when: 'stall' });
+    const faulty = createFaultPlanStore(createMemoryStore(), { call: 'put', at: 1, when: 'stall' });
     const store = createLimitStore(faulty, { puts: 1, gets: 1 });
     await store.ensureContainer('c', signal);
     const stalled = new AbortController();

@@ -5,7 +5,7 @@ import { BackupError } from '../../src/model/errors.ts';
 import type { ObjectStore } from '../../src/store/object-store.ts';
 import { createRetryStore } from '../../src/store/retry-store.ts';
 import { objectStoreContract } from '../contract/object-store.ts';
-import { createFaultyStore, type Fault, type FaultyStore } from '../support/faulty-store.ts';
+import { createFaultPlanStore, type Fault, type FaultPlanStore } from '../support/fault-plan-store.ts';
 import { createMemoryStore, type MemoryStore } from '../support/memory-store.ts';
 import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
 
@@ -25,13 +25,13 @@ objectStoreContract('retry over memory', () =>
 
 describe('retry store', () => {
   let memory: MemoryStore;
-  let faulty: FaultyStore;
+  let faulty: FaultPlanStore;
   let store: ObjectStore;
 
   beforeEach(async () => {
     memory = createMemoryStore();
     await memory.ensureContainer('c', signal);
-    faulty = createFaultyStore(memory);
+    faulty = createFaultPlanStore(memory);
     store = createRetryStore(faulty, { policy, log });
   });
   const failing = (call: Fault['call'], more: Partial<Fault> = {}): void => {
