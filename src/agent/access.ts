@@ -30,7 +30,7 @@ export function createAccessCheck(access: AgentAccess): (request: FastifyRequest
   if (token === undefined) return () => {};
   const wanted = digestOf(token);
   return (request) => {
-    const given = /^Bearer +(\S+)$/i.exec(request.headers.authorization ?? '')?.[1];
+    const given = /^Bearer +(.+)$/i.exec(request.headers.authorization ?? '')?.[1];
     if (given !== undefined && timingSafeEqual(digestOf(given), wanted)) return;
     throw new BackupError(
       'access-denied',

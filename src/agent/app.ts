@@ -108,9 +108,12 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
     transform: jsonSchemaTransform,
     transformObject: jsonSchemaTransformObject,
   });
+  app.removeContentTypeParser('text/plain');
   app.register(async (scope) => {
     volumeRoutes(scope, context);
     streamRoutes(scope, context);
+  });
+  app.register(async (scope) => {
     writeRoutes(scope, context);
   });
   return app;

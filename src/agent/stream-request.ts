@@ -55,13 +55,16 @@ export function namedExtents(
   return [...fromOffset(extents, shape.start_offset)];
 }
 
+/** Long data goes to the readers while its end is still being looked for. */
+const holdBytes = 4 * 1024 * 1024;
+
 /** Found extents on block boundaries, from `start_offset` on. */
 export async function* wholeBlocks(
   extents: FoundRanges['extents'],
   shape: StreamShape,
   mergeGapBytes: number,
 ): AsyncGenerator<TypedExtent> {
-  const widener = createBlockWidener(shape.block_size, shape.length, mergeGapBytes);
+  const widener = createBlockWidener(shape.block_size, shape.length, mergeGapBytes, holdBytes);
   for await (const extent of extents) yield* fromOffset(widener.push(extent), shape.start_offset);
   yield* fromOffset(widener.end(), shape.start_offset);
 }

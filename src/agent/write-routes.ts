@@ -13,10 +13,12 @@ import { errorResponses } from './route-schemas.ts';
 /** How long a client may go on sending after it was refused, before it is cut off. */
 const lingerMs = 10_000;
 
+/** `app` is a scope of its own: it takes no other bodies than streams. */
 export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const { backendOf, log, requests } = context;
 
+  app.removeAllContentTypeParsers();
   app.addContentTypeParser(
     [streamContentType, 'application/octet-stream'],
     (_request, payload, done: (error: Error | null, body: IncomingMessage) => void) => done(null, payload),

@@ -54,21 +54,36 @@ export type BlockWidener = {
   end(): TypedExtent[];
 };
 
-export function createBlockWidener(blockSize: number, lengthBytes: number, mergeGapBytes = 0): BlockWidener {
+/** Data that grows beyond `holdBytes` is given away in parts rather than held until its end is known. */
+export function createBlockWidener(
+  blockSize: number,
+  lengthBytes: number,
+  mergeGapBytes = 0,
+  holdBytes = Infinity,
+): BlockWidener {
   let held: TypedExtent | undefined;
+
+  /** All but the last block of long data: only that can still overlap with what follows. */
+  const settled = (): TypedExtent[] => {
+    if (held?.kind !== 'data' || held.length <= holdBytes + blockSize) return [];
+    const { offset } = held;
+    const lastBlock = (blockCount(endOf(held), blockSize) - 1) * blockSize;
+    held = { kind: 'data', offset: lastBlock, length: endOf(held) - lastBlock };
+    return [{ kind: 'data', offset, length: lastBlock - offset }];
+  };
+
   return {
     push(extent) {
       const ready: TypedExtent[] = [];
       for (const piece of splitZeroEdges(extent, blockSize, lengthBytes)) {
-        if (held !== undefined) {
-          const gap = piece.offset - endOf(held);
-          if (piece.kind === held.kind && gap <= (piece.kind === 'data' ? mergeGapBytes : 0)) {
-            held = { ...held, length: Math.max(endOf(held), endOf(piece)) - held.offset };
-            continue;
-          }
-          ready.push(held);
+        const gap = held === undefined ? 0 : piece.offset - endOf(held);
+        if (held?.kind === piece.kind && gap <= (piece.kind === 'data' ? mergeGapBytes : 0)) {
+          held = { ...held, length: Math.max(endOf(held), endOf(piece)) - held.offset };
+        } else {
+          if (held !== undefined) ready.push(held);
+          held = piece;
         }
-        held = piece;
+        ready.push(...settled());
       }
       return ready;
     },

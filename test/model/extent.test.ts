@@ -113,6 +113,21 @@ describe('toBlockExtents', () => {
     );
   });
 
+  test('names the same blocks when long data is given away in parts, and holds no more than it may', () => {
+    fc.assert(
+      fc.property(maps, blockSizes, fc.nat(30), fc.nat(40), (map, blockSize, gap, hold) => {
+        const whole = mapOf(toBlockExtents(extentsOf(map), blockSize, map.length, gap), map.length);
+        const widener = createBlockWidener(blockSize, map.length, gap, hold);
+        const parts = [...splitExtents(extentsOf(map), 3)].flatMap((extent) => widener.push(extent));
+        const last = widener.end();
+        expect(mapOf([...parts, ...last], map.length).replaceAll('z', 'd')).toBe(whole.replaceAll('z', 'd'));
+        const rest = last[0];
+        if (rest?.kind === 'data') expect(rest.length).toBeLessThanOrEqual(hold + blockSize);
+      }),
+      { numRuns: 1000 },
+    );
+  });
+
   test('gives nothing away that a later extent may still change', () => {
     const widener = createBlockWidener(8, 64);
     expect(widener.push({ kind: 'data', offset: 1, length: 2 })).toEqual([]);
