@@ -9,7 +9,7 @@
  *   database itself would wait for the transaction to end.
  * - Times are UTC; deleted rows are kept (`deleted` = 1), as Cinder keeps them.
  */
-import type { Kysely } from 'kysely';
+import { sql as raw, type Kysely } from 'kysely';
 import type { Tables } from './tables.ts';
 
 export type Sql = Kysely<Tables>;
@@ -26,4 +26,9 @@ export function createDatabase(sql: Sql): Database {
     transaction: (work) => sql.transaction().execute(work),
     close: () => sql.destroy(),
   };
+}
+
+/** Resolves when the database answers a statement: what a health check asks. */
+export async function pingDatabase(sql: Sql): Promise<void> {
+  await raw`select 1`.execute(sql);
 }

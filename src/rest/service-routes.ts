@@ -1,6 +1,6 @@
 /** What operators and their machines ask: health, metrics, the API's description. */
-import { sql as raw } from 'kysely';
 import { z } from 'zod';
+import { pingDatabase } from '../database/database.ts';
 import { describeApi } from './describe-api.ts';
 import { faults } from './parameter-schemas.ts';
 import type { RestApp, RestServices } from './routes.ts';
@@ -17,7 +17,7 @@ export function serviceRoutes(app: RestApp, { database, metrics, operations }: R
       },
     },
     async () => {
-      await raw`select 1`.execute(database.sql);
+      await pingDatabase(database.sql);
       const running = operations.list().filter(({ state }) => state === 'running').length;
       return { status: 'ok' as const, running };
     },
