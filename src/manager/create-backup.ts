@@ -48,9 +48,15 @@ export async function createBackup(
     const { way, outcome } = await transfer(environment, backend, backup, current, run);
     await finish(environment, backup, volume, current, way, outcome);
   } catch (error) {
-    throw await undo(environment, context, backupId, volume, error);
+    throw await undo(environment, context, backupId, volume, deletedMeanwhile(error) ?? error);
   }
   await forgetOldSnapshots(environment, volume);
+}
+
+/** A backup that somebody began to delete was cancelled, whatever step noticed it first. */
+function deletedMeanwhile(error: unknown): BackupError | undefined {
+  const isLost = isBackupError(error, 'stale-update') && error.details['status'] === 'deleting';
+  return isLost ? new BackupError('cancelled', 'the backup is being deleted', { cause: error }) : undefined;
 }
 
 function requireStatus(what: string, status: string, expected: string): void {

@@ -157,8 +157,6 @@ export function createOperations(deps: {
 
   return {
     start(subject, work) {
-      if (draining)
-        throw new BackupError('cancelled', 'the service is stopping and takes no more operations');
       const entry: Entry = {
         subject,
         id: randomUUID(),
@@ -200,12 +198,14 @@ export function createOperations(deps: {
     },
     async drain(timeoutMs) {
       draining = true;
-      let timer: NodeJS.Timeout | undefined;
-      const timeout = new Promise<void>((resolve) => {
-        timer = setTimeout(resolve, timeoutMs);
-      });
-      await Promise.race([allDone(), timeout]);
-      clearTimeout(timer);
+      if (timeoutMs > 0) {
+        let timer: NodeJS.Timeout | undefined;
+        const timeout = new Promise<void>((resolve) => {
+          timer = setTimeout(resolve, timeoutMs);
+        });
+        await Promise.race([allDone(), timeout]);
+        clearTimeout(timer);
+      }
       for (const entry of open.values()) {
         entry.controller.abort(stopping());
       }

@@ -1,0 +1,140 @@
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { Backup } from '../../src/model/backup.ts';
+import { BackupError } from '../../src/model/errors.ts';
+import { blockSize, context, createRig, keyOf, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
+
+const signal = new AbortController().signal;
+const denied = new BackupError('store-denied', 'the store refuses');
+let machine: Machine;
+let rig: Rig;
+let volumeId: string;
+let full: Backup;
+beforeAll(async () => {
+  machine = await startMachine();
+});
+afterAll(() => machine.close());
+beforeEach(async () => {
+  rig = createRig(machine);
+  volumeId = await rig.addVolume(40 * blockSize);
+  ({ row: full } = await rig.backup(volumeId));
+});
+afterEach(() => rig.close());
+
+test('a backup goes with its objects, its directory and its snapshot; the row stays, marked', async () => {
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+  expect(await rig.row(full.id)).toMatchObject({ status: 'deleted', deleted: true });
+  expect(keysIn(rig)).toEqual([]);
+  expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+});
+
+test('what says that it is complete goes first', async () => {
+  const before = rig.store.calls;
+  await rig.remove(full.id);
+  const removals = rig.store.history.slice(before).filter((call) => call.startsWith('remove '));
+  expect(removals[0]).toMatch(/_metadata$/);
+  expect(removals[1]).toMatch(/_sha256file$/);
+  expect(removals[2]).toMatch(/-\d{5}$/);
+});
+
+test('one with dependents is refused, also by force, and they are named', async () => {
+  const { row: child } = await rig.backup(volumeId, { incremental: true });
+  for (const force of [false, true]) {
+    await expect(rig.remove(full.id, force)).rejects.toMatchObject({
+      code: 'state-invalid',
+      message: expect.stringContaining(child.id),
+    });
+  }
+  await rig.remove(child.id);
+  expect((await rig.row(full.id)).dependents).toBe(0);
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+});
+
+test('a failed increment does not count when it goes', async () => {
+  const { row: child } = await rig.backup(volumeId, { incremental: true });
+  rig.store.plan({ call: 'putStream', error: denied });
+  const { row: failed } = await rig.backup(volumeId, { incremental: true });
+  expect(failed.status).toBe('error');
+  await rig.remove(failed.id);
+  expect((await rig.row(child.id)).dependents).toBe(0);
+  expect((await rig.row(full.id)).dependents).toBe(1);
+});
+
+test('a deletion that fails half-way leaves no metadata, says why, and can be asked for again', async () => {
+  rig.store.plan({ call: 'remove', key: /-00005$/, error: denied });
+  const operation = await rig.remove(full.id);
+  expect(operation).toMatchObject({ state: 'failed', error: { code: 'store-denied' } });
+  expect(await rig.row(full.id)).toMatchObject({ status: 'error', failReason: 'the store refuses' });
+  expect(keysIn(rig).some((key) => key.endsWith('_metadata'))).toBe(false);
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+  expect(keysIn(rig)).toEqual([]);
+});
+
+test('a row whose prefix is not its own is not followed', async () => {
+  const { row: other } = await rig.backup(volumeId);
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ container: other.container, service_metadata: other.prefix })
+    .where('id', '=', full.id)
+    .execute();
+  const operation = await rig.remove(full.id);
+  expect(operation.error?.message).toMatch(/does not name that backup, so nothing was removed/);
+  const { container, key } = keyOf(other, '_metadata');
+  expect(rig.objects.containers.get(container)?.has(key)).toBe(true);
+});
+
+test('a backup of another store is refused', async () => {
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ service: 'cinder.backup.drivers.swift.SwiftBackupDriver' })
+    .where('id', '=', full.id)
+    .execute();
+  const operation = await rig.remove(full.id);
+  expect(operation.error?.message).toMatch(/SwiftBackupDriver/);
+  expect(keysIn(rig).length).toBeGreaterThan(0);
+});
+
+test('an agent that is away does not keep a backup from going', async () => {
+  rig.overrides.getVolume = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+});
+
+test('one of another project is not found', async () => {
+  const asked = rig.manager.remove({ ...context, projectId: 'other' }, { backupId: full.id, force: true });
+  await expect(asked).rejects.toMatchObject({ code: 'not-found' });
+});
+
+test('deleting while it is verified ends the verify', async () => {
+  const hold = rig.store.hold('get', /-00001$/);
+  const { operation } = await rig.manager.verify(context, full.id);
+  await hold.reached;
+  const deleting = rig.remove(full.id);
+  hold.open();
+  expect((await deleting).state).toBe('succeeded');
+  await operation.done;
+  expect(rig.operations.get(operation.id)?.state).toBe('cancelled');
+});
+
+test('a status is reset to available only if the backup is complete', async () => {
+  await rig.manager.reset(context, full.id, 'error', signal);
+  expect((await rig.row(full.id)).status).toBe('error');
+  await rig.manager.reset(context, full.id, 'available', signal);
+  expect((await rig.row(full.id)).status).toBe('available');
+  await rig.manager.reset(context, full.id, 'error', signal);
+  const { container, key } = keyOf(full, '-00002');
+  await rig.objects.remove(container, key, signal);
+  await expect(rig.manager.reset(context, full.id, 'available', signal)).rejects.toMatchObject({
+    code: 'chain-broken',
+  });
+  expect((await rig.row(full.id)).status).toBe('error');
+});
+
+test('a status is not reset under a running operation', async () => {
+  const hold = rig.store.hold('put');
+  const making = rig.backup(volumeId);
+  await hold.reached;
+  const [operation] = rig.operations.list();
+  const reset = rig.manager.reset(context, operation?.backupId ?? '', 'error', signal);
+  await expect(reset).rejects.toMatchObject({ code: 'state-invalid' });
+  hold.open();
+  expect((await making).row.status).toBe('available');
+});

@@ -1,0 +1,158 @@
+import { randomUUID } from 'node:crypto';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { getSnapshot, insertSnapshot } from '../../src/database/snapshots.ts';
+import { getVolume } from '../../src/database/volumes.ts';
+import type { Backup, BackupStatus } from '../../src/model/backup.ts';
+import { BackupError } from '../../src/model/errors.ts';
+import { backupSnapshotName, volumeName } from '../../src/model/names.ts';
+import { blockSize, createRig, keyOf, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
+
+const signal = new AbortController().signal;
+let machine: Machine;
+let rig: Rig;
+let volumeId: string;
+let full: Backup;
+beforeAll(async () => {
+  machine = await startMachine();
+});
+afterAll(() => machine.close());
+beforeEach(async () => {
+  rig = createRig(machine);
+  volumeId = await rig.addVolume(40 * blockSize);
+  ({ row: full } = await rig.backup(volumeId));
+});
+afterEach(() => rig.close());
+
+/** Writes a status as a process left it that died there. */
+async function leave(
+  id: string,
+  status: BackupStatus,
+  columns: Record<string, string | null> = {},
+): Promise<void> {
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ status, ...columns })
+    .where('id', '=', id)
+    .execute();
+}
+
+async function leaveVolume(id: string, status: string, previous: string | null): Promise<void> {
+  const columns = { status, previous_status: previous };
+  await rig.database.sql.updateTable('volumes').set(columns).where('id', '=', id).execute();
+}
+
+async function restart(): Promise<void> {
+  await rig.manager.initHost(signal);
+  await rig.volumes.reconcile(signal);
+  while (rig.operations.list().some(({ state }) => state === 'running' || state === 'queued')) {
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+}
+
+const endings = ['_metadata', '_sha256file', '-00003'];
+test.each([
+  ['before it had a place', 0],
+  ['after some of its objects', 1],
+  ['after its objects and hash list', 2],
+  ['after everything but the row', 3],
+])('a create that died %s leaves an error, a free volume, and nothing else', async (_when, step) => {
+  const { row } = await rig.backup(volumeId, { incremental: true });
+  for (const ending of endings.slice(0, 3 - step)) {
+    const { container, key } = keyOf(row, ending);
+    await rig.objects.remove(container, key, signal);
+  }
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ num_dependent_backups: 0 })
+    .where('id', '=', full.id)
+    .execute();
+  await leave(row.id, 'creating', step === 0 ? { container: null, service_metadata: null } : {});
+  await leaveVolume(volumeId, 'backing-up', 'in-use');
+  await restart();
+  expect(await rig.row(row.id)).toMatchObject({
+    status: 'error',
+    failReason: 'incomplete backup reset on manager restart',
+  });
+  expect(await getVolume(rig.database.sql, volumeId)).toMatchObject({
+    status: 'in-use',
+    previousStatus: 'error_backing-up',
+  });
+  if (step > 0) expect(keysIn(rig).some((key) => key.includes(row.id))).toBe(false);
+  expect(await rig.snapshotOwners(volumeId)).not.toContain(row.id);
+  const { operation } = await rig.backup(volumeId, { incremental: true, force: true });
+  expect(operation.state).toBe('succeeded');
+});
+
+test('a restore that died leaves the volume in error_restoring and the backup available', async () => {
+  const target = await rig.addVolume(40 * blockSize, 9);
+  await leave(full.id, 'restoring', { restore_volume_id: target });
+  await leaveVolume(target, 'restoring-backup', null);
+  await restart();
+  expect((await rig.row(full.id)).status).toBe('available');
+  expect(await rig.volumeStatus(target)).toBe('error_restoring');
+});
+
+test('a deletion that died half-way goes on', async () => {
+  const { container, key } = keyOf(full, '_metadata');
+  await rig.objects.remove(container, key, signal);
+  await leave(full.id, 'deleting');
+  await restart();
+  expect((await rig.row(full.id)).status).toBe('deleted');
+  expect(keysIn(rig)).toEqual([]);
+});
+
+test('a backup of a snapshot that died gives the snapshot back', async () => {
+  const snapshotId = randomUUID();
+  const fields = { id: snapshotId, volumeId, projectId: 'demo', userId: 'u', volumeSizeGiB: 1 };
+  await insertSnapshot(rig.database.sql, { ...fields, name: null, description: null }, new Date());
+  await rig.database.sql.updateTable('snapshots').set({ status: 'backing-up' }).execute();
+  await leave(full.id, 'creating', { snapshot_id: snapshotId });
+  await restart();
+  expect((await getSnapshot(rig.database.sql, snapshotId)).status).toBe('available');
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test('snapshots of failed, deleted and superseded backups go, those of unknown backups stay', async () => {
+  const { row: newest } = await rig.backup(volumeId);
+  const deleted = await rig.backup(volumeId);
+  await rig.remove(deleted.row.id);
+  const stranger = randomUUID();
+  for (const id of [full.id, deleted.row.id, stranger, newest.id]) {
+    await machine.client.createSnapshot('file', volumeName(volumeId), backupSnapshotName(id, 1), signal);
+  }
+  await restart();
+  expect(new Set(await rig.snapshotOwners(volumeId))).toEqual(new Set([newest.id, stranger]));
+});
+
+test('backups of another host are left alone', async () => {
+  await leave(full.id, 'creating', { host: 'peer' });
+  await leaveVolume(volumeId, 'backing-up', 'available');
+  await restart();
+  expect((await rig.row(full.id)).status).toBe('creating');
+  expect(await rig.volumeStatus(volumeId)).toBe('backing-up');
+});
+
+test('a volume that is backing-up for no backup is given back', async () => {
+  await leaveVolume(volumeId, 'backing-up', 'in-use');
+  await restart();
+  expect(await rig.volumeStatus(volumeId)).toBe('in-use');
+});
+
+test('a store that is away does not keep a row stuck, nor the service from starting', async () => {
+  await leave(full.id, 'creating');
+  await leaveVolume(volumeId, 'backing-up', 'available');
+  rig.store.plan({ error: new BackupError('store-unavailable', 'no answer'), times: 999 });
+  rig.overrides.getVolume = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
+  rig.overrides.listVolumes = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
+  await restart();
+  expect((await rig.row(full.id)).status).toBe('error');
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test('starting again changes nothing', async () => {
+  await restart();
+  const before = await rig.row(full.id);
+  await restart();
+  expect(await rig.row(full.id)).toEqual(before);
+  expect(await rig.snapshotOwners(volumeId)).toEqual([full.id]);
+});

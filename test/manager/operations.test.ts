@@ -1,0 +1,144 @@
+import { expect, test } from 'vitest';
+import { createLogger } from '../../src/log.ts';
+import { createOperations, type OperationRun } from '../../src/manager/operations.ts';
+import { BackupError } from '../../src/model/errors.ts';
+
+const subject = { verb: 'create', projectId: 'p', backupId: 'b', volumeId: 'v' } as const;
+
+function setUp(limits: { maxRunning?: number; maxFinished?: number } = {}) {
+  let seconds = 0;
+  const operations = createOperations({
+    maxRunning: 2,
+    maxFinished: 3,
+    ...limits,
+    clock: { now: () => new Date(seconds * 1000) },
+    log: createLogger({ level: 'silent' }),
+  });
+  const pass = (by: number) => {
+    seconds += by;
+  };
+  return { operations, pass };
+}
+
+/** Work that runs until it is let go, or cancelled. */
+function held() {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  const started = Promise.withResolvers<OperationRun>();
+  const work = async (run: OperationRun) => {
+    started.resolve(run);
+    const cancelled = new Promise<never>((_resolve, reject) => {
+      const stop = () => reject(run.signal.reason);
+      if (run.signal.aborted) stop();
+      run.signal.addEventListener('abort', stop);
+    });
+    await Promise.race([promise, cancelled]);
+  };
+  return { work, started: started.promise, release: resolve };
+}
+
+test('no more run at once than allowed; the others wait in order', async () => {
+  const { operations } = setUp();
+  const jobs = [held(), held(), held()];
+  const ids = jobs.map(({ work }) => operations.start(subject, work));
+  await jobs[1]?.started;
+  expect(ids.map(({ id }) => operations.get(id)?.state)).toEqual(['running', 'running', 'queued']);
+  jobs[0]?.release();
+  await jobs[2]?.started;
+  expect(ids.map(({ id }) => operations.get(id)?.state)).toEqual(['succeeded', 'running', 'running']);
+  for (const job of jobs) job.release();
+  await Promise.all(ids.map(({ done }) => done));
+});
+
+test('rate and time left come from what is done', async () => {
+  const { operations, pass } = setUp();
+  const job = held();
+  const { id, done } = operations.start(subject, job.work);
+  const { progress } = await job.started;
+  expect(operations.get(id)).toMatchObject({ rateBytesPerSecond: null, secondsLeft: null });
+  progress.plannedBytes = 1000;
+  progress.doneBytes = 250;
+  pass(5);
+  expect(operations.get(id)).toMatchObject({ rateBytesPerSecond: 50, secondsLeft: 15 });
+  job.release();
+  await done;
+  pass(100);
+  expect(operations.get(id)).toMatchObject({ rateBytesPerSecond: 50, secondsLeft: 0, state: 'succeeded' });
+});
+
+test('a bounded number of finished ones is remembered, the newest first', async () => {
+  const { operations } = setUp();
+  const ids: string[] = [];
+  for (let at = 0; at < 5; at += 1) {
+    const { id, done } = operations.start(subject, async () => {});
+    ids.unshift(id);
+    await done;
+  }
+  expect(operations.list().map(({ id }) => id)).toEqual(ids.slice(0, 3));
+  expect(operations.get(ids[4] ?? '')).toBeUndefined();
+});
+
+test('a failure keeps its code and the first of several sentences', async () => {
+  const { operations } = setUp();
+  const first = new BackupError('store-full', 'no room');
+  const { id, done } = operations.start(subject, async () => {
+    throw new AggregateError([first, new Error('cleaning up failed too')], 'several');
+  });
+  await done;
+  expect(operations.get(id)).toMatchObject({
+    state: 'failed',
+    error: { code: 'store-full', message: 'no room' },
+  });
+});
+
+test('what is not ours is a bug', async () => {
+  const { operations } = setUp();
+  const { id, done } = operations.start(subject, () => Promise.reject(new TypeError('x is undefined')));
+  await done;
+  expect(operations.get(id)?.error).toEqual({ code: 'bug', message: 'x is undefined' });
+});
+
+test('one that is cancelled while it waits still runs, to give back what was taken for it', async () => {
+  const { operations } = setUp({ maxRunning: 1 });
+  const running = held();
+  operations.start({ ...subject, backupId: 'other' }, running.work);
+  const waiting = held();
+  const { id } = operations.start(subject, waiting.work);
+  await operations.cancelBackup('b', 'no longer wanted');
+  expect((await waiting.started).signal.aborted).toBe(true);
+  expect(operations.get(id)).toMatchObject({ state: 'cancelled', error: { message: 'no longer wanted' } });
+  expect(operations.isBusy('b')).toBe(false);
+  expect(operations.isBusy('other')).toBe(true);
+  running.release();
+});
+
+test('a drain waits for what runs', async () => {
+  const { operations } = setUp();
+  const job = held();
+  const { id } = operations.start(subject, job.work);
+  await job.started;
+  const draining = operations.drain(60_000);
+  job.release();
+  await draining;
+  expect(operations.get(id)?.state).toBe('succeeded');
+});
+
+test('a drain cancels what does not end in time, and waits for its end', async () => {
+  const { operations } = setUp();
+  const job = held();
+  const { id } = operations.start(subject, job.work);
+  await job.started;
+  await operations.drain(1);
+  expect(operations.get(id)).toMatchObject({
+    state: 'cancelled',
+    error: { message: 'the service is stopping' },
+  });
+});
+
+test('after a drain nothing begins that is not cancelled at once', async () => {
+  const { operations } = setUp();
+  await operations.drain(0);
+  const job = held();
+  const { id, done } = operations.start(subject, job.work);
+  await done;
+  expect(operations.get(id)?.state).toBe('cancelled');
+});

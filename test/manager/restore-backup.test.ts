@@ -1,0 +1,172 @@
+import { truncate } from 'node:fs/promises';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { listVolumeMetadata, setVolumeMetadata } from '../../src/database/volume-metadata.ts';
+import { getVolume, moveVolume } from '../../src/database/volumes.ts';
+import type { Backup } from '../../src/model/backup.ts';
+import { BackupError } from '../../src/model/errors.ts';
+import { gibibyte } from '../../src/model/volume.ts';
+import { blockSize, createRig, keyOf, startMachine, type Machine, type Rig } from './rig.ts';
+
+const sizeBytes = 40 * blockSize;
+let machine: Machine;
+let rig: Rig;
+let volumeId: string;
+let full: Backup;
+let increment: Backup;
+beforeAll(async () => {
+  machine = await startMachine();
+});
+afterAll(() => machine.close());
+beforeEach(async () => {
+  rig = createRig(machine);
+  volumeId = await rig.addVolume(sizeBytes);
+  ({ row: full } = await rig.backup(volumeId));
+  await rig.change(volumeId, 5 * blockSize, 2 * blockSize, 2);
+  ({ row: increment } = await rig.backup(volumeId, { incremental: true }));
+});
+afterEach(() => rig.close());
+
+test('an increment is restored into another volume, whose row tells where it came from', async () => {
+  const target = await rig.addVolume(sizeBytes, 9);
+  const { operation } = await rig.restore(increment.id, target);
+  expect(operation.state).toBe('succeeded');
+  expect((await rig.bytes(target)).equals(await rig.bytes(volumeId))).toBe(true);
+  expect(await rig.volumeStatus(target)).toBe('available');
+  expect(await rig.row(increment.id)).toMatchObject({ status: 'available', restoreVolumeId: target });
+  const metadata = await listVolumeMetadata(rig.database.sql, [target]);
+  expect(metadata.get(target)).toEqual({ src_backup_id: increment.id });
+});
+
+test('the full backup is restored into its own volume without the later change', async () => {
+  const before = await rig.bytes(volumeId);
+  await rig.restore(full.id, volumeId);
+  const after = await rig.bytes(volumeId);
+  expect(after.equals(before)).toBe(false);
+  await rig.restore(increment.id, volumeId);
+  expect((await rig.bytes(volumeId)).equals(before)).toBe(true);
+});
+
+test('without a volume a new one is made, and takes the name of the old one', async () => {
+  const { volumeId: made, operation } = await rig.restore(increment.id, null);
+  expect(operation.state).toBe('succeeded');
+  expect(await getVolume(rig.database.sql, made)).toMatchObject({
+    status: 'available',
+    name: 'v',
+    sizeGiB: 1,
+  });
+  const restored = await rig.bytes(made);
+  expect(restored.length).toBe(gibibyte);
+  expect(restored.subarray(0, sizeBytes).equals(await rig.bytes(volumeId))).toBe(true);
+});
+
+test("the user's keys come back and replace those of the target", async () => {
+  await setVolumeMetadata(rig.database.sql, volumeId, { purpose: 'reference' }, new Date());
+  const { row } = await rig.backup(volumeId);
+  const target = await rig.addVolume(sizeBytes, 9);
+  await setVolumeMetadata(rig.database.sql, target, { other: 'thing' }, new Date());
+  await rig.restore(row.id, target);
+  const metadata = await listVolumeMetadata(rig.database.sql, [target]);
+  expect(metadata.get(target)).toEqual({ purpose: 'reference', src_backup_id: row.id });
+});
+
+test('a volume that is not available, and one that is too small, are refused with nothing written', async () => {
+  const busy = await rig.addVolume(sizeBytes, 9);
+  await moveVolume(rig.database.sql, busy, { from: ['available'], to: 'in-use' }, {}, new Date());
+  await expect(rig.restore(full.id, busy)).rejects.toThrow(/must be available/);
+  const small = await rig.addVolume(sizeBytes, 9);
+  await rig.database.sql.updateTable('volumes').set({ size: 0 }).where('id', '=', small).execute();
+  await expect(rig.restore(full.id, small)).rejects.toThrow(/too small/);
+  expect((await rig.row(full.id)).status).toBe('available');
+  expect(await rig.volumeStatus(small)).toBe('available');
+});
+
+test('a volume with fewer bytes than the backup is refused before a byte is written', async () => {
+  const target = await rig.addVolume(sizeBytes, 9);
+  await truncate(rig.path(target), sizeBytes - blockSize);
+  const before = await rig.bytes(target);
+  const { operation } = await rig.restore(full.id, target);
+  expect(operation.error).toMatchObject({ code: 'state-invalid' });
+  expect(operation.error?.message).toContain(`has ${sizeBytes - blockSize} bytes`);
+  expect((await rig.bytes(target)).equals(before)).toBe(true);
+  expect(await rig.volumeStatus(target)).toBe('error_restoring');
+});
+
+test.each([
+  ['the store is gone', /-00003$/],
+  ['the metadata cannot be read', /_metadata$/],
+  ['the hash list cannot be read', /_sha256file$/],
+])('when %s the volume says so and the backup is free again', async (_what, key) => {
+  const target = await rig.addVolume(sizeBytes, 9);
+  rig.store.plan({ call: 'get', key, error: new BackupError('store-unavailable', 'no answer'), times: 99 });
+  const { operation } = await rig.restore(full.id, target);
+  expect(operation).toMatchObject({ state: 'failed', error: { code: 'store-unavailable' } });
+  expect(await rig.volumeStatus(target)).toBe('error_restoring');
+  expect((await rig.row(full.id)).status).toBe('available');
+  const message = await rig.database.sql.selectFrom('messages').selectAll().executeTakeFirstOrThrow();
+  expect(message).toMatchObject({ event_id: 'VOLUME_VOLUME_BACKUP_015_026', resource_uuid: full.id });
+});
+
+test('a flipped bit in an object never ends in success', async () => {
+  const { container, key } = keyOf(full, '-00006');
+  rig.objects.corrupt(container, key, (bytes) => {
+    bytes[40] = (bytes[40] ?? 0) ^ 4;
+    return bytes;
+  });
+  const target = await rig.addVolume(sizeBytes, 9);
+  const { operation } = await rig.restore(full.id, target);
+  expect(operation).toMatchObject({ state: 'failed', error: { code: 'corrupt' } });
+  expect(await rig.volumeStatus(target)).toBe('error_restoring');
+});
+
+test('a chain whose parent is gone from the rows is refused by name', async () => {
+  await rig.database.sql.updateTable('backups').set({ deleted: true }).where('id', '=', full.id).execute();
+  const target = await rig.addVolume(sizeBytes, 9);
+  const { operation } = await rig.restore(increment.id, target);
+  expect(operation.error).toMatchObject({ code: 'chain-broken' });
+  expect(operation.error?.message).toContain(full.id);
+});
+
+test('rows that go round are refused', async () => {
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ parent_id: increment.id })
+    .where('id', '=', full.id)
+    .execute();
+  const target = await rig.addVolume(sizeBytes, 9);
+  const { operation } = await rig.restore(increment.id, target);
+  expect(operation.error?.message).toMatch(/lead back to/);
+});
+
+test('deleting by force while it is restored cancels the restore; the volume ends in error', async () => {
+  const target = await rig.addVolume(sizeBytes, 9);
+  const hold = rig.store.hold('get', /-00001$/);
+  const restoring = rig.restore(increment.id, target);
+  await hold.reached;
+  const deleting = rig.remove(increment.id, true);
+  hold.open();
+  const [{ operation }, deletion] = await Promise.all([restoring, deleting]);
+  expect(operation.state).toBe('cancelled');
+  expect(deletion.state).toBe('succeeded');
+  expect(await rig.volumeStatus(target)).toBe('error');
+  expect((await rig.row(increment.id)).status).toBe('deleted');
+});
+
+test('verify tells every bad range of the chain and writes no row', async () => {
+  for (const number of ['-00004', '-00009']) {
+    const { container, key } = keyOf(full, number);
+    rig.objects.corrupt(container, key, (bytes) => {
+      bytes[50] = (bytes[50] ?? 0) ^ 1;
+      return bytes;
+    });
+  }
+  const { operation } = await rig.manager.verify(
+    { projectId: 'demo', userId: 'u', requestId: 'r' },
+    increment.id,
+  );
+  await operation.done;
+  const found = rig.operations.get(operation.id);
+  expect(found?.state).toBe('succeeded');
+  expect(found?.verified?.checkedBytes).toBeGreaterThan(0);
+  expect(found?.verified?.badRanges.map(({ object }) => object.slice(-6))).toEqual(['-00004', '-00009']);
+  expect((await rig.row(increment.id)).status).toBe('available');
+});

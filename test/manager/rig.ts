@@ -1,0 +1,222 @@
+/** A manager over a real agent and real files, a store in memory that fails as planned, and rows in memory. */
+import { randomUUID } from 'node:crypto';
+import { mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { createAgent } from '../../src/agent/agent.ts';
+import { createFileBackend } from '../../src/agent/file-backend.ts';
+import { createBudget } from '../../src/async/limit.ts';
+import { findBackupEver } from '../../src/database/backups.ts';
+import type { Database } from '../../src/database/database.ts';
+import { openSqliteDatabase } from '../../src/database/sqlite/sqlite-database.ts';
+import { getVolume, insertVolume } from '../../src/database/volumes.ts';
+import { createLogger, type Logger } from '../../src/log.ts';
+import { createAgentStorage, createStorageDirectory } from '../../src/manager/agent-storage.ts';
+import type { ManagerEnvironment, StorageBackend } from '../../src/manager/environment.ts';
+import { createLocalVolumes, type LocalVolumes } from '../../src/manager/local-volumes.ts';
+import { createManager, type Manager } from '../../src/manager/manager.ts';
+import { createOperations, type Operation, type Operations } from '../../src/manager/operations.ts';
+import type { BackupRequest } from '../../src/manager/request-backup.ts';
+import type { Backup } from '../../src/model/backup.ts';
+import { backupIdOfSnapshot, volumeName } from '../../src/model/names.ts';
+import type { RequestContext } from '../../src/model/request-context.ts';
+import { toGiB } from '../../src/model/volume.ts';
+import { createSealer, type Sealer } from '../../src/pipeline/sealer.ts';
+import { createAgentClient, type AgentClient } from '../../src/volume/agent-client.ts';
+import { createFaultyStore, type FaultyStore } from '../support/faulty-store.ts';
+import { createMemoryStore, type MemoryStore } from '../support/memory-store.ts';
+import { patternBytes } from '../support/pattern.ts';
+
+export const blockSize = 4096;
+export const context: RequestContext = { projectId: 'demo', userId: 'tester', requestId: 'req-1' };
+
+/** What a file of tests shares, because starting it takes time. */
+export type Machine = {
+  readonly directory: string;
+  readonly client: AgentClient;
+  readonly sealer: Sealer;
+  readonly log: Logger;
+  close(): Promise<void>;
+};
+
+export async function startMachine(): Promise<Machine> {
+  const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-rig-'));
+  const log = createLogger({ level: 'silent' });
+  const backend = await createFileBackend({ name: 'file', directory, log });
+  const agent = await createAgent({ backends: [backend], access: {}, host: '127.0.0.1', port: 0, log });
+  const retry = { attempts: 1, firstDelayMs: 1, maxDelayMs: 1 };
+  const client = createAgentClient({ url: agent.url, access: {}, log, retry });
+  const sealer = await createSealer({ threads: 1 });
+  return {
+    directory,
+    client,
+    sealer,
+    log,
+    async close() {
+      await client.close();
+      await agent.close();
+      await sealer.close();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+export type Rig = {
+  readonly environment: ManagerEnvironment;
+  readonly database: Database;
+  readonly manager: Manager;
+  readonly operations: Operations;
+  readonly volumes: LocalVolumes;
+  readonly store: FaultyStore;
+  readonly objects: MemoryStore;
+  /** Calls of the storage that are answered otherwise than by the agent. */
+  readonly overrides: Partial<StorageBackend>;
+  readonly machine: Machine;
+  /** A volume of bytes that tell their place and generation, with its row. */
+  addVolume(sizeBytes: number, generation?: number): Promise<string>;
+  path(volumeId: string): string;
+  /** Overwrites a range with bytes of another generation. */
+  change(volumeId: string, offset: number, length: number, generation: number): Promise<void>;
+  bytes(volumeId: string): Promise<Buffer>;
+  /** Asks for a backup, waits for its end, and returns row and operation. */
+  backup(volumeId: string, changes?: Partial<BackupRequest>): Promise<{ row: Backup; operation: Operation }>;
+  restore(backupId: string, volumeId: string | null): Promise<{ volumeId: string; operation: Operation }>;
+  remove(backupId: string, force?: boolean): Promise<Operation>;
+  /** The names of a volume's backup snapshots, by backup id. */
+  snapshotOwners(volumeId: string): Promise<readonly string[]>;
+  row(backupId: string): Promise<Backup>;
+  volumeStatus(volumeId: string): Promise<string>;
+  close(): Promise<void>;
+};
+
+/** `on` is a rig whose rows and store are shared: the same service after a restart with other options. */
+export function createRig(
+  machine: Machine,
+  changes: { readonly blockSize?: number; readonly on?: Rig } = {},
+): Rig {
+  const database = changes.on?.database ?? openSqliteDatabase(':memory:');
+  const objects = changes.on?.objects ?? createMemoryStore();
+  const store = createFaultyStore(objects);
+  const { log, client, sealer, directory } = machine;
+  const clock = { now: () => new Date() };
+  const agentStorage = createAgentStorage(client, 'host@file', 'file');
+  const overrides: { -readonly [call in keyof StorageBackend]?: StorageBackend[call] } = {};
+  const storage = new Proxy(agentStorage, {
+    get: (target, call: keyof StorageBackend) => overrides[call] ?? target[call],
+  });
+  const environment: ManagerEnvironment = {
+    database,
+    resources: { store, sealer, memory: createBudget(64 * 1024 * 1024), log },
+    storage: createStorageDirectory([storage]),
+    clock,
+    log,
+    options: {
+      host: 'host',
+      availabilityZone: 'nova',
+      naming: 'posix',
+      objectBytes: 4 * blockSize,
+      blockSize: changes.blockSize ?? blockSize,
+      codec: 'zlib',
+      mergeGapBytes: 0,
+      cleanupTimeoutMs: 10_000,
+    },
+  };
+  const operations = createOperations({ maxRunning: 4, maxFinished: 100, clock, log });
+  const volumes = createLocalVolumes(environment, { backend: storage, host: 'host@file#file' });
+  const manager = createManager(environment, {
+    operations,
+    makeVolume: (asker, wanted) => volumes.create(asker, wanted),
+  });
+  const path = (volumeId: string) => join(directory, volumeName(volumeId));
+  const ended = async (started: {
+    readonly id: string;
+    readonly done: Promise<void>;
+  }): Promise<Operation> => {
+    await started.done;
+    const operation = operations.get(started.id);
+    if (operation === undefined) throw new Error('the operation is forgotten');
+    return operation;
+  };
+  const row = async (id: string): Promise<Backup> => {
+    const found = await findBackupEver(database.sql, id);
+    if (found === undefined) throw new Error(`no row of backup ${id}`);
+    return found;
+  };
+
+  return {
+    environment,
+    database,
+    manager,
+    operations,
+    volumes,
+    store,
+    objects,
+    overrides,
+    machine,
+    path,
+    row,
+    async addVolume(sizeBytes, generation = 1) {
+      const id = randomUUID();
+      await writeFile(path(id), patternBytes(sizeBytes, generation));
+      const host = 'host@file#file';
+      const fields = { id, projectId: 'demo', userId: 'tester', host, availabilityZone: 'nova' };
+      await insertVolume(
+        database.sql,
+        { ...fields, sizeGiB: toGiB(sizeBytes), status: 'available', name: 'v', description: null },
+        clock.now(),
+      );
+      return id;
+    },
+    async change(volumeId, offset, length, generation) {
+      await using file = await open(path(volumeId), 'r+');
+      await file.write(patternBytes(length, generation, offset), 0, length, offset);
+    },
+    bytes: (volumeId) => readFile(path(volumeId)),
+    async backup(volumeId, wanted = {}) {
+      const { backup, operation } = await manager.backup(context, {
+        volumeId,
+        snapshotId: null,
+        name: 'b',
+        description: null,
+        container: null,
+        incremental: false,
+        force: false,
+        availabilityZone: null,
+        metadata: {},
+        ...wanted,
+      });
+      const end = await ended(operation);
+      return { row: await row(backup.id), operation: end };
+    },
+    async restore(backupId, volumeId) {
+      const { volume, operation } = await manager.restore(context, { backupId, volumeId, name: null });
+      return { volumeId: volume.id, operation: await ended(operation) };
+    },
+    async remove(backupId, force = false) {
+      const { operation } = await manager.remove(context, { backupId, force });
+      return await ended(operation);
+    },
+    async snapshotOwners(volumeId) {
+      const { snapshots } = await client.volume('file', volumeName(volumeId), new AbortController().signal);
+      return snapshots.flatMap(({ name }) => backupIdOfSnapshot(name) ?? []);
+    },
+    async volumeStatus(volumeId) {
+      return (await getVolume(database.sql, volumeId)).status;
+    },
+    async close() {
+      await operations.drain(0);
+      await volumes.close();
+      await database.close();
+    },
+  };
+}
+
+/** Every object key in the store. */
+export function keysIn(rig: Rig): readonly string[] {
+  return Array.from(rig.objects.containers.values()).flatMap((container) => Array.from(container.keys()));
+}
+
+/** The key of a backup's closing document or data object: `_metadata`, `_sha256file`, `-00001`. */
+export function keyOf(backup: Backup, ending: string): { container: string; key: string } {
+  return { container: backup.container ?? '', key: `${backup.prefix}${ending}` };
+}
