@@ -24,6 +24,8 @@ export const errorCodes = {
   'store-full': { retryable: false, httpStatus: 507 },
   'object-missing': { retryable: false, httpStatus: 502 },
   'database-unavailable': { retryable: true, httpStatus: 503 },
+  'bus-unavailable': { retryable: true, httpStatus: 503 },
+  'peer-failed': { retryable: false, httpStatus: 502 },
   corrupt: { retryable: false, httpStatus: 502 },
   bug: { retryable: false, httpStatus: 500 },
 } as const satisfies Record<string, { retryable: boolean; httpStatus: number }>;
