@@ -24,6 +24,9 @@ const localFileSystems = new Set([0xef53, 0x58465342, 0x9123683e]);
 /** Calls syncfs(2) on an open file; throws if anything of the file system could not be written. */
 export type SyncFileSystem = (fd: number) => Promise<void>;
 
+/** How a directory's whole file system is synced; undefined where that is not to be trusted. */
+export type FindSyncFileSystem = (directory: string) => Promise<SyncFileSystem | undefined>;
+
 export type Durability = {
   /** A file was renamed into place. Waits while too much is unsynced. */
   addFile(directory: string, name: string, sizeBytes: number): Promise<void>;
@@ -48,8 +51,7 @@ type Pending = {
   syncs: number;
 };
 
-export function createDurability(loadSyncFs: () => Promise<SyncFileSystem | undefined>): Durability {
-  let syncFs: Promise<SyncFileSystem | undefined> | undefined;
+export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durability {
   const directories = new Map<string, Pending>();
 
   const pendingOf = (directory: string): Pending => {
@@ -71,12 +73,10 @@ export function createDurability(loadSyncFs: () => Promise<SyncFileSystem | unde
   ): Promise<void> => {
     try {
       const handle = await pending.handle;
-      if (names.length >= wholeFileSystemFrom && (await isLocal(directory))) {
-        const syncWhole = await (syncFs ??= loadSyncFs());
-        if (syncWhole !== undefined) {
-          await syncWhole(handle.fd);
-          return;
-        }
+      const syncWhole = names.length >= wholeFileSystemFrom ? await findSyncFileSystem(directory) : undefined;
+      if (syncWhole !== undefined) {
+        await syncWhole(handle.fd);
+        return;
       }
       await syncFiles(directory, names);
       await handle.sync();
@@ -198,17 +198,21 @@ async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<v
   }
 }
 
-async function isLocal(directory: string): Promise<boolean> {
-  return localFileSystems.has((await statfs(directory)).type);
-}
-
 function lost(directory: string, error: unknown): BackupError {
   const cause = posixError(`write the files of ${directory} to stable storage`, error);
   return new BackupError(cause.code, cause.message, { cause: error, retryable: false });
 }
 
-/** syncfs through the C library; undefined where it cannot be called or reports no errors. */
-export async function loadSyncFileSystem(): Promise<SyncFileSystem | undefined> {
+/** Finds syncfs of the C library, for local file systems of a kernel that reports errors there. */
+export function createSyncFileSystemFinder(): FindSyncFileSystem {
+  let syncfs: Promise<SyncFileSystem | undefined> | undefined;
+  return async (directory) => {
+    if (!localFileSystems.has((await statfs(directory)).type)) return undefined;
+    return await (syncfs ??= loadSyncFileSystem());
+  };
+}
+
+async function loadSyncFileSystem(): Promise<SyncFileSystem | undefined> {
   const [major = 0, minor = 0] = release().split('.').map(Number);
   if (process.platform !== 'linux' || major < 5 || (major === 5 && minor < 8)) return undefined;
   try {

@@ -5,7 +5,7 @@
 import { createHash, randomBytes } from 'node:crypto';
 import { mkdir, realpath } from 'node:fs/promises';
 import { hostname } from 'node:os';
-import { dirname, join, sep } from 'node:path';
+import { join, sep } from 'node:path';
 import { systemClock } from '../model/clock.ts';
 import { BackupError } from '../model/errors.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
@@ -82,23 +82,19 @@ export function createPosixPlaces(root: string): PosixPlaces {
   return {
     find,
     async make(container) {
+      known.delete(container);
       const existing = await find(container);
       if (existing !== undefined) return { directory: existing, made: [] };
       const path = join(root, container);
       const action = `create directory ${path}`;
-      // The nearest ancestor that exists decides where mkdir would go.
-      for (let ancestor = dirname(path); ancestor.startsWith(root + sep); ancestor = dirname(ancestor)) {
-        try {
-          await resolveInside(ancestor, container);
-          break;
-        } catch (error) {
-          if (systemCode(error) !== 'ENOENT') throw posixError(action, error);
-        }
-      }
-      const first = await attempt(action, mkdir(path, { recursive: true }));
       const made: string[] = [];
-      if (first !== undefined) {
-        for (let each = path; each.length >= first.length; each = dirname(each)) made.unshift(each);
+      // Each ancestor is checked before anything is made in it. (A recursive mkdir of Node hides EROFS.)
+      await attempt(`create directory ${root}`, mkdir(root, { recursive: true }));
+      let parent = root;
+      for (const segment of container.split('/')) {
+        await attempt(action, resolveInside(parent, container));
+        parent = join(parent, segment);
+        if (await makeDirectory(parent, action)) made.push(parent);
       }
       const directory = remember(container, await attempt(action, resolveInside(path, container)));
       return { directory, made };
@@ -128,5 +124,16 @@ function isRunning(pid: number): boolean {
     return true;
   } catch (error) {
     return systemCode(error) !== 'ESRCH';
+  }
+}
+
+/** False if it is there already. */
+async function makeDirectory(path: string, action: string): Promise<boolean> {
+  try {
+    await mkdir(path);
+    return true;
+  } catch (error) {
+    if (systemCode(error) === 'EEXIST') return false;
+    throw posixError(action, error);
   }
 }

@@ -12,7 +12,12 @@ import { join, resolve } from 'node:path';
 import type { Logger } from '../log.ts';
 import { BackupError, throwIfAborted } from '../model/errors.ts';
 import type { ObjectStore, StoredObject } from './object-store.ts';
-import { createDurability, loadSyncFileSystem, syncDirectory, type Durability } from './posix-durability.ts';
+import {
+  createDurability,
+  createSyncFileSystemFinder,
+  syncDirectory,
+  type Durability,
+} from './posix-durability.ts';
 import { attempt, posixError, systemCode } from './posix-error.ts';
 import { createFile, readFileInPieces, type NewFile } from './posix-files.ts';
 import { createPosixPlaces, isTemporary, requireFileName, type PosixPlaces } from './posix-places.ts';
@@ -39,7 +44,7 @@ export type PosixStore = ObjectStore & {
 /** Nothing is touched before the first call; the directory is made when the first container is. */
 export function createPosixStore(options: PosixStoreOptions): PosixStore {
   const places = createPosixPlaces(resolve(options.directory));
-  const durability = createDurability(loadSyncFileSystem);
+  const durability = createDurability(createSyncFileSystemFinder());
   const { log } = options;
 
   const existing = async (container: string): Promise<string> => {
