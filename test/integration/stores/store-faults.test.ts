@@ -53,6 +53,15 @@ afterAll(async () => {
   await server.stop();
 });
 
+async function codeOf(call: Promise<unknown>): Promise<string> {
+  try {
+    await call;
+    return 'none';
+  } catch (error) {
+    return isBackupError(error) ? error.code : `foreign: ${String(error)}`;
+  }
+}
+
 describe.each(kinds)('faults between us and $name', (kind) => {
   let store: ObjectStore;
   let direct: ObjectStore;
@@ -76,14 +85,6 @@ describe.each(kinds)('faults between us and $name', (kind) => {
     await proxy.close();
   });
 
-  const codeOf = async (call: Promise<unknown>): Promise<string> => {
-    try {
-      await call;
-      return 'none';
-    } catch (error) {
-      return isBackupError(error) ? error.code : `foreign: ${String(error)}`;
-    }
-  };
   const read = async (from: ObjectStore, name = key) =>
     await collect((await from.get(container, name, options)).body);
   const listed = async (where = container, through = direct) => {

@@ -68,6 +68,29 @@ async function raw(method: string, path: string, headers: Record<string, string>
   });
 }
 
+async function fill(): Promise<void> {
+  for (let n = 1; n <= 23; n += 1) {
+    await store.put(container, `${prefix}-${String(n).padStart(5, '0')}`, patternBytes(n, n), options);
+  }
+  await store.putStream(
+    container,
+    `${prefix}_sha256file`,
+    inRecycledPieces(patternBytes(9 * MiB, 1), MiB),
+    options,
+  );
+  await store.put(container, `${prefix}3-00001`, patternBytes(4, 1), options);
+  await store.put(container, 'volume_1/20260102030406/other é%2F&?#-00001', patternBytes(4, 1), options);
+}
+
+async function forgetTokens(): Promise<void> {
+  const conf = await readFile(join(server.directory, 'proxy.conf'), 'utf8');
+  const port = Number(/memcache_servers = 127.0.0.1:(\d+)/.exec(conf)?.[1]);
+  const socket = connect(port, '127.0.0.1');
+  socket.write('flush_all\r\n');
+  await once(socket, 'data');
+  socket.destroy();
+}
+
 describe('a stream of many segments', () => {
   const key = `${prefix}_sha256file`;
   const putStream = (bytes: Buffer) =>
@@ -147,20 +170,6 @@ print(len(body), hashlib.md5(body).hexdigest(), [o['bytes'] for o in conn.get_co
 });
 
 describe('removing a backup', () => {
-  const fill = async () => {
-    for (let n = 1; n <= 23; n += 1) {
-      await store.put(container, `${prefix}-${String(n).padStart(5, '0')}`, patternBytes(n, n), options);
-    }
-    await store.putStream(
-      container,
-      `${prefix}_sha256file`,
-      inRecycledPieces(patternBytes(9 * MiB, 1), MiB),
-      options,
-    );
-    await store.put(container, `${prefix}3-00001`, patternBytes(4, 1), options);
-    await store.put(container, 'volume_1/20260102030406/other é%2F&?#-00001', patternBytes(4, 1), options);
-  };
-
   test('takes one bulk delete for objects and one for segments, and nothing of others', async () => {
     await fill();
     proxy.plan(null);
@@ -270,15 +279,6 @@ describe('limits of the account', () => {
 });
 
 describe('tokens', () => {
-  async function forgetTokens(): Promise<void> {
-    const conf = await readFile(join(server.directory, 'proxy.conf'), 'utf8');
-    const port = Number(/memcache_servers = 127.0.0.1:(\d+)/.exec(conf)?.[1]);
-    const socket = connect(port, '127.0.0.1');
-    socket.write('flush_all\r\n');
-    await once(socket, 'data');
-    socket.destroy();
-  }
-
   test('that expire in the middle of a job are renewed once for all requests that run', async () => {
     const bytes = patternBytes(2 * MiB, 7);
     await store.put(container, `${prefix}-00001`, bytes, options);
