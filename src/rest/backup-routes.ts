@@ -16,7 +16,7 @@ import {
   restoreBody,
 } from './backup-schemas.ts';
 import { faults, itemParams, projectParams } from './parameter-schemas.ts';
-import { contextOf, type RestApp, type RestServices } from './routes.ts';
+import { clientGone, contextOf, type RestApp, type RestServices } from './routes.ts';
 import { linksOf, nextLink, optionalTimeText, timeText } from './views.ts';
 
 const accepted = z.undefined().describe('accepted');
@@ -90,7 +90,7 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
     async (request, reply) => {
       const wanted = request.body.backup;
       const context = contextOf(request, request.params.project_id);
-      await volumes.adoptOne(context, wanted.volume_id, request.signal);
+      await volumes.adoptOne(context, wanted.volume_id, clientGone(reply));
       const { backup } = await manager.backup(context, {
         volumeId: wanted.volume_id,
         snapshotId: wanted.snapshot_id,
@@ -136,7 +136,7 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
       const { project_id: projectId, id } = request.params;
       const { volume_id: volumeId, name } = request.body.restore;
       const context = contextOf(request, projectId);
-      if (volumeId !== null) await volumes.adoptOne(context, volumeId, request.signal);
+      if (volumeId !== null) await volumes.adoptOne(context, volumeId, clientGone(reply));
       const { volume } = await manager.restore(context, { backupId: id, volumeId, name });
       const restore = { backup_id: id, volume_id: volume.id, volume_name: volume.name };
       return reply.code(202).send({ restore });
@@ -151,7 +151,7 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
       const context = contextOf(request, projectId);
       const action = request.body;
       if ('os-reset_status' in action) {
-        await manager.reset(context, id, action['os-reset_status'].status, request.signal);
+        await manager.reset(context, id, action['os-reset_status'].status, clientGone(reply));
       } else {
         await manager.remove(context, { backupId: id, force: true });
       }

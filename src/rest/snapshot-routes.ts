@@ -3,7 +3,7 @@ import { z } from 'zod';
 import { getSnapshot, listSnapshots } from '../database/snapshots.ts';
 import type { Snapshot } from '../model/volume.ts';
 import { faults, itemParams, projectParams } from './parameter-schemas.ts';
-import { contextOf, type RestApp, type RestServices } from './routes.ts';
+import { clientGone, contextOf, type RestApp, type RestServices } from './routes.ts';
 import { optionalTimeText, timeText } from './views.ts';
 import { createSnapshotBody, snapshotDetail, snapshotDetails, snapshotQuery } from './volume-schemas.ts';
 
@@ -44,7 +44,7 @@ export function snapshotRoutes(app: RestApp, { database, volumes }: RestServices
     async (request, reply) => {
       const { volume_id: volumeId, name, description, force } = request.body.snapshot;
       const context = contextOf(request, request.params.project_id);
-      await volumes.adoptOne(context, volumeId, request.signal);
+      await volumes.adoptOne(context, volumeId, clientGone(reply));
       const snapshot = await volumes.createSnapshot(context, { volumeId, name, description, force });
       return reply.code(202).send({ snapshot: viewOf(snapshot) });
     },

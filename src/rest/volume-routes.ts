@@ -1,12 +1,12 @@
 /** `/v3/{project}/volumes` of the standalone mode (cinder/api/v3/volumes.py): list, show, create, os-extend. */
-import type { FastifyRequest } from 'fastify';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { UserMetadata } from '../database/backup-metadata.ts';
 import { listVolumeMetadata } from '../database/volume-metadata.ts';
 import { getVolume, listVolumes } from '../database/volumes.ts';
 import type { Volume } from '../model/volume.ts';
 import { faults, itemParams, projectParams } from './parameter-schemas.ts';
-import { contextOf, type RestApp, type RestServices } from './routes.ts';
+import { clientGone, contextOf, type RestApp, type RestServices } from './routes.ts';
 import { linksOf, nextLink, optionalTimeText, timeText } from './views.ts';
 import {
   createVolumeBody,
@@ -24,10 +24,11 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
 
   const page = async (
     request: FastifyRequest,
+    reply: FastifyReply,
     projectId: string,
     query: z.infer<typeof volumeQuery>,
   ): Promise<readonly Volume[]> => {
-    await volumes.adopt(contextOf(request, projectId), request.signal);
+    await volumes.adopt(contextOf(request, projectId), clientGone(reply));
     if (query.limit === 0) return [];
     return await listVolumes(sql, { projectId, ...query });
   };
@@ -42,8 +43,8 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
         response: { 200: volumeSummaries, ...faults },
       },
     },
-    async (request) => {
-      const found = await page(request, request.params.project_id, request.query);
+    async (request, reply) => {
+      const found = await page(request, reply, request.params.project_id, request.query);
       const links = nextLink(request, found, request.query.limit);
       return {
         volumes: found.map((volume) => summaryOf(request, volume)),
@@ -62,8 +63,8 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
         response: { 200: volumeDetails, ...faults },
       },
     },
-    async (request) => {
-      const found = await page(request, request.params.project_id, request.query);
+    async (request, reply) => {
+      const found = await page(request, reply, request.params.project_id, request.query);
       const metadata = await listVolumeMetadata(
         sql,
         found.map(({ id }) => id),
@@ -99,9 +100,9 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
     {
       schema: { tags, params: itemParams, response: { 200: z.object({ volume: volumeDetail }), ...faults } },
     },
-    async (request) => {
+    async (request, reply) => {
       const { project_id: projectId, id } = request.params;
-      await volumes.adoptOne(contextOf(request, projectId), id, request.signal);
+      await volumes.adoptOne(contextOf(request, projectId), id, clientGone(reply));
       const volume = await getVolume(sql, id, projectId);
       const metadata = await listVolumeMetadata(sql, [id]);
       return { volume: detailOf(request, volume, metadata.get(id)) };
@@ -121,7 +122,7 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
     async (request, reply) => {
       const { project_id: projectId, id } = request.params;
       const context = contextOf(request, projectId);
-      await volumes.adoptOne(context, id, request.signal);
+      await volumes.adoptOne(context, id, clientGone(reply));
       await volumes.extend(context, id, request.body['os-extend'].new_size);
       return reply.code(202).send();
     },
