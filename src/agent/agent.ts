@@ -34,6 +34,7 @@ export type Agent = {
 export async function createAgent(options: AgentOptions): Promise<Agent> {
   const { access, backends, host, log, port } = options;
   const readers = createReaderPool({ threads: options.readerThreads });
+  readers.warm();
   const app = createAgentApp({ backends, access, log, readers });
   const close = async () => {
     await app.close();

@@ -40,6 +40,8 @@ export type ReaderPool = {
   readonly pending: number;
   /** When the generator has ended or was returned, none of its jobs is left. */
   stream(request: ReadRequest, signal: AbortSignal): AsyncGenerator<ReadPiece>;
+  /** Starts the threads now, so that the first stream need not wait for them. */
+  warm(): void;
   close(): Promise<void>;
 };
 
@@ -56,7 +58,6 @@ export function createReaderPool(options: { readonly threads?: number | undefine
     module: workerModule('reader-worker'),
     threads: options.threads ?? defaultReaderThreads,
   });
-  pool.warm();
   const free: ArrayBuffer[] = [];
 
   const take = (size: number): ArrayBuffer => {
@@ -121,6 +122,7 @@ export function createReaderPool(options: { readonly threads?: number | undefine
         await Promise.all(running);
       }
     },
+    warm: () => pool.warm(),
     async close() {
       free.length = 0;
       await pool.close();

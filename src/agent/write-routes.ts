@@ -29,7 +29,8 @@ export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
     {
       schema: {
         summary: 'Write a stream of data and zeros into a volume',
-        description: `The body is a stream of frames (${streamContentType}): see agent-stream.md. Answered after everything is on stable storage.`,
+        description:
+          'The body is a stream of frames: see agent-stream.md. Answered after everything is on stable storage.',
         params: z.object({ backend: backendName, volume: volumeNameSchema }),
         response: { 200: writeTotals, ...errorResponses },
       },

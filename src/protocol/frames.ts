@@ -22,8 +22,8 @@
  *   totals   payload: JSON `streamTotals`; the last frame of a whole stream
  *   error    payload: JSON `streamError`; the last frame of a failed stream
  *
- * Data, zero and digests frames are sorted by offset and do not overlap. They start on a block boundary and
- * end on one or at the end of the snapshot.
+ * Data, zero and digests frames do not overlap. From the agent they are sorted by offset, start on a block boundary and
+ * end on one or at the end of the snapshot; into a volume they may come in any order.
  */
 import { crc32 } from 'node:zlib';
 import { BackupError } from '../model/errors.ts';
