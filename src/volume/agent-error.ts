@@ -48,6 +48,13 @@ function isTlsRefusal(code: string): boolean {
   );
 }
 
+/** True for bytes that are no HTTP answer; one that merely ends too early is a cut. undici's errors have no code here. */
+function isNotHttp(error: unknown, code: string): boolean {
+  const isParserError =
+    code.startsWith('HPE_') || (error instanceof Error && error.name === 'HTTPParserError');
+  return isParserError && !/EOF/.test(`${code} ${messageOf(error)}`);
+}
+
 /**
  * The error of an exchange that broke: `cancelled` if it was our signal, `access-denied` for certificates,
  * `agent-failed` for what is not HTTP, else `agent-unavailable`.
@@ -65,14 +72,14 @@ export function transportError(what: string, error: unknown, signal: AbortSignal
       cause: error,
     });
   }
-  if (code.startsWith('HPE_') && code !== 'HPE_INVALID_EOF_STATE') {
+  if (isNotHttp(error, code)) {
     return new BackupError('agent-failed', `${sentence}; check that this is the address of an agent`, {
       cause: error,
     });
   }
   return new BackupError(
     'agent-unavailable',
-    `${sentence}; check that the agent runs and that its address can be reached`,
+    `${sentence}; check that the agent runs, that its address can be reached, and that it accepts our certificate if it asks for one`,
     { cause: error },
   );
 }

@@ -223,6 +223,16 @@ describe('a cut stream', () => {
     expect(said(await gather(source.delta(null, never)))).toEqual(truthOf(volume));
   });
 
+  it('goes on where the agent had announced that it closes the connection', async () => {
+    const { source, agent } = await openScriptedSource(volume, (ask, index) => {
+      const reply = streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document)));
+      const headers = { ...reply.headers, connection: 'close' };
+      return index === 0 ? { ...reply, headers, cutAt: 2000, ending: 'close' } : { ...reply, headers };
+    });
+    expect(said(await gather(source.delta(null, never)))).toEqual(truthOf(volume));
+    expect(agent.asks).toHaveLength(2);
+  });
+
   it('logs each continuation as a warning with the offset', async () => {
     const { source, warnings } = await openScriptedSource(volume, (ask, index) => {
       const frames = honestFrames(volume, kindOf(ask), ask.document);
