@@ -1,8 +1,9 @@
 /**
  * The Debian packages that the tests need: Cinder's own driver, the deflate libraries, file systems with
- * reflinks. As root what is missing is installed; otherwise the command that does it is told.
+ * reflinks, servers. As root what is missing is installed; otherwise the command that does it is told.
  */
 import { spawnSync } from 'node:child_process';
+import { rmSync, writeFileSync } from 'node:fs';
 
 /** Installed with apt-get, without recommended packages. */
 export const neededPackages = [
@@ -16,7 +17,14 @@ export const neededPackages = [
   'e2fsprogs',
   'mount',
   'util-linux',
+  'swift-proxy',
+  'swift-account',
+  'swift-container',
+  'swift-object',
+  'memcached',
 ] as const;
+
+const startPolicy = '/usr/sbin/policy-rc.d';
 
 /** `missing` packages are not installed; `installCommand` says how to get them. */
 export type PackageState = { readonly missing: readonly string[]; readonly installCommand: string };
@@ -50,6 +58,21 @@ export function installPackages(state: PackageState): PackageState {
       stdio: ['ignore', 'inherit', 'inherit'],
     });
   if (apt('update').error !== undefined) return state;
-  apt('install', '-y', '--no-install-recommends', ...state.missing);
+  const allowStarts = forbidStarts();
+  try {
+    apt('install', '-y', '--no-install-recommends', ...state.missing);
+  } finally {
+    allowStarts();
+  }
   return packageState();
+}
+
+/** Keeps Debian from starting the servers it installs (policy-rc.d): the tests start their own, on loopback. */
+function forbidStarts(): () => void {
+  try {
+    writeFileSync(startPolicy, '#!/bin/sh\nexit 101\n', { mode: 0o755, flag: 'wx' });
+    return () => rmSync(startPolicy);
+  } catch {
+    return () => undefined;
+  }
 }

@@ -2,11 +2,9 @@
  * Cinder's own posix driver as a peer: one Python process (test/interop/cinder_peer.py) that performs one
  * operation after the other. Ends when it is disposed of.
  */
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
-import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { z } from 'zod';
+import { startPythonPeer } from './python-peer.ts';
 
 /** A row of `backups`: what Cinder's driver looks at. Other columns pass through. */
 export type PeerRow = {
@@ -70,46 +68,30 @@ export class PeerError extends Error {
 }
 
 export type CinderPeer = AsyncDisposable & {
-  readonly pid: number;
   /** Performs one operation; throws PeerError with the driver's exception. Calls wait for each other. */
   perform(request: PeerRequest): Promise<PeerAnswer>;
 };
 
 /** Starts the process: about two seconds until it answers. */
 export function startCinderPeer(): CinderPeer {
-  const script = fileURLToPath(new URL('../interop/cinder_peer.py', import.meta.url));
-  const child = spawn('/usr/bin/python3', [script], {
-    stdio: ['pipe', 'pipe', 'pipe'],
-    env: { PATH: '/usr/sbin:/usr/bin:/sbin:/bin', LANG: 'C.UTF-8', PYTHONDONTWRITEBYTECODE: '1' },
-  });
-  const exited = once(child, 'close');
-  let complaints = '';
-  child.stderr.setEncoding('utf8').on('data', (text: string) => {
-    complaints = (complaints + text).slice(-8192);
-  });
-  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]();
+  const peer = startPythonPeer(fileURLToPath(new URL('../interop/cinder_peer.py', import.meta.url)));
   let turn: Promise<unknown> = Promise.resolve();
 
   async function ask(request: PeerRequest): Promise<PeerAnswer> {
-    child.stdin.write(`${JSON.stringify(request)}\n`);
-    const line = await lines.next();
-    if (line.done === true) throw new Error(`Cinder's driver ended without an answer: ${complaints}`);
-    const answer: unknown = JSON.parse(line.value);
+    const answer = await peer.ask(request);
     const failure = failureSchema.safeParse(answer);
     if (failure.success) throw new PeerError(failure.data.type, failure.data.error);
     return answerSchema.parse(answer);
   }
 
   return {
-    pid: child.pid ?? 0,
     perform(request) {
       const answer = turn.then(() => ask(request));
       turn = answer.catch(() => undefined);
       return answer;
     },
     async [Symbol.asyncDispose]() {
-      child.stdin.end();
-      await exited;
+      await peer.close();
     },
   };
 }
