@@ -20,11 +20,15 @@ export type Database = {
   close(): Promise<void>;
 };
 
-export function createDatabase(sql: Sql): Database {
+/** `release` lets go of what the driver was given, once no statement runs. */
+export function createDatabase(sql: Sql, release: () => void): Database {
   return {
     sql,
     transaction: (work) => sql.transaction().execute(work),
-    close: () => sql.destroy(),
+    async close() {
+      await sql.destroy();
+      release();
+    },
   };
 }
 

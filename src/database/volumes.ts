@@ -57,6 +57,33 @@ export async function getVolume(sql: Sql, id: string, projectId?: string): Promi
   throw new BackupError('not-found', `Volume ${id} could not be found.`);
 }
 
+/** Every column of a volume's row under its own name, for the backup's metadata; `not-found` if there is none. */
+export async function getVolumeColumns(sql: Sql, id: string): Promise<Readonly<Record<string, Column>>> {
+  const row = await sql
+    .selectFrom('volumes')
+    .selectAll()
+    .where('id', '=', id)
+    .where('deleted', '=', false)
+    .executeTakeFirst();
+  if (row === undefined) throw new BackupError('not-found', `Volume ${id} could not be found.`);
+  return {
+    ...row,
+    created_at: readTime(row.created_at),
+    updated_at: readTime(row.updated_at),
+    deleted_at: readTime(row.deleted_at),
+    scheduled_at: readTime(row.scheduled_at),
+    launched_at: readTime(row.launched_at),
+    terminated_at: readTime(row.terminated_at),
+    deleted: readFlag(row.deleted),
+    bootable: readFlag(row.bootable),
+    multiattach: readFlag(row.multiattach),
+    shared_targets: readFlag(row.shared_targets),
+    use_quota: readFlag(row.use_quota),
+  };
+}
+
+export type Column = string | number | boolean | Date | null;
+
 /** Which of `ids` have a row, deleted or not. */
 export async function knownVolumes(sql: Sql, ids: readonly string[]): Promise<ReadonlySet<string>> {
   const known = new Set<string>();

@@ -20,7 +20,10 @@ export function openSqliteDatabase(path: string): Database {
     connection.close();
     throw sqliteError(`open ${path}`, error);
   }
-  return createDatabase(new Kysely<Tables>({ dialect: createSqliteDialect(connection) }));
+  const sql = new Kysely<Tables>({ dialect: createSqliteDialect(connection) });
+  return createDatabase(sql, () => {
+    if (connection.isOpen) connection.close();
+  });
 }
 
 function openConnection(path: string): DatabaseSync {
