@@ -51,7 +51,9 @@ export function outputBytes(
 
 type Writer = {
   zero(offset: number, length: number): void;
-  /** Where the next frame begins, with a zero frame that still is held back written. */
+  /** Where the next frame begins once the zero frame that may be held back is written. */
+  readonly next: number;
+  /** Writes the zero frame that is held back. Returns where the next frame begins. */
   flush(): number;
   advance(bytes: number): void;
 };
@@ -63,6 +65,9 @@ function createWriter(out: Buffer): Writer {
   let heldLength = 0;
   const nothing = Buffer.alloc(0);
   return {
+    get next() {
+      return heldLength > 0 ? at + headerBytes : at;
+    },
     zero(offset, length) {
       if (heldLength > 0 && heldOffset + heldLength !== offset) this.flush();
       if (heldLength === 0) heldOffset = offset;
@@ -133,8 +138,7 @@ function blockFrames(
   tally: Tally,
 ): void {
   const { blockSize, fd } = job;
-  const start = writer.flush();
-  const dataAt = start + headerBytes + blockCount(length, blockSize) * digestBytes;
+  const dataAt = writer.next + headerBytes + blockCount(length, blockSize) * digestBytes;
   readFully(fd, out.subarray(dataAt, dataAt + length), offset);
   tally.read += length;
 
