@@ -41,6 +41,9 @@ const meanings: Readonly<Record<string, Meaning>> = {
   ENAMETOOLONG: wrongKind,
 };
 
+/** Cinder's mode for objects: rw for user and group (get_object_writer of cinder/backup/drivers/posix.py). */
+export const fileMode = 0o660;
+
 /** `code` of a Node system error, or an empty string. */
 export function systemCode(error: unknown): string {
   return error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';

@@ -1,10 +1,8 @@
 /** Reading and writing one file of the posix store. Errors of the file system are translated here. */
 import { constants, open, unlink, type FileHandle } from 'node:fs/promises';
 import { BackupError, throwIfAborted } from '../model/errors.ts';
-import { attempt, posixError, systemCode } from './posix-error.ts';
+import { attempt, fileMode, posixError, systemCode } from './posix-error.ts';
 
-/** Cinder's mode for objects: rw for user and group (get_object_writer of cinder/backup/drivers/posix.py). */
-const fileMode = 0o660;
 const writeBytes = 8 * 1024 * 1024;
 const pieceBytes = 1024 * 1024;
 /** Objects up to this size are read at once, and closed before their first byte is handed out. */

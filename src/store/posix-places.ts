@@ -89,7 +89,8 @@ export function createPosixPlaces(root: string): PosixPlaces {
       const action = `create directory ${path}`;
       const made: string[] = [];
       // Each ancestor is checked before anything is made in it. (A recursive mkdir of Node hides EROFS.)
-      await attempt(`create directory ${root}`, mkdir(root, { recursive: true }));
+      const firstMade = await attempt(`create directory ${root}`, mkdir(root, { recursive: true }));
+      if (firstMade !== undefined) made.push(root);
       let parent = root;
       for (const segment of container.split('/')) {
         await attempt(action, resolveInside(parent, container));

@@ -20,6 +20,7 @@ import {
 } from './posix-durability.ts';
 import { attempt, posixError, systemCode } from './posix-error.ts';
 import { createFile, readFileInPieces, type NewFile } from './posix-files.ts';
+import { createSmallFileWriter } from './posix-writer.ts';
 import { createPosixPlaces, isTemporary, requireFileName, type PosixPlaces } from './posix-places.ts';
 
 /** Cinder's mode for container directories (put_container). */
@@ -45,6 +46,7 @@ export type PosixStore = ObjectStore & {
 export function createPosixStore(options: PosixStoreOptions): PosixStore {
   const places = createPosixPlaces(resolve(options.directory));
   const durability = createDurability(createSyncFileSystemFinder());
+  const smallFiles = createSmallFileWriter();
   const { log } = options;
 
   const existing = async (container: string): Promise<string> => {
@@ -65,23 +67,28 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
     return removed;
   };
 
-  /** Writes a file with `fill` and renames it to `key`. A failure leaves nothing behind. */
-  const store = async (
-    container: string,
-    key: string,
-    signal: AbortSignal,
-    fill: (file: NewFile, directory: string) => Promise<void>,
-  ): Promise<string> => {
-    throwIfAborted(signal);
-    const name = requireFileName(key);
-    const directory = await existing(container);
-    const temporary = join(directory, places.temporaryName());
-    const file = await createFile(temporary).catch((error: unknown) => {
+  /** A call that fails may do so because the container was removed or replaced: it is looked for anew. */
+  const forgetting = async <T>(container: string, call: Promise<T>): Promise<T> => {
+    try {
+      return await call;
+    } catch (error) {
       places.forget(container);
       throw error;
-    });
+    }
+  };
+
+  /** Writes a file with `fill` and renames it to `name`. A failure leaves nothing behind. */
+  const store = async (
+    container: string,
+    directory: string,
+    name: string,
+    signal: AbortSignal,
+    fill: (file: NewFile) => Promise<void>,
+  ): Promise<void> => {
+    const temporary = join(directory, places.temporaryName());
+    const file = await forgetting(container, createFile(temporary));
     try {
-      await fill(file, directory);
+      await fill(file);
       throwIfAborted(signal);
       await file.close();
       const path = join(directory, name);
@@ -90,7 +97,6 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       await file.discard();
       throw error;
     }
-    return directory;
   };
 
   return {
@@ -100,6 +106,7 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
 
     async ensureContainer(container, signal) {
       throwIfAborted(signal);
+      smallFiles.prepare();
       const { directory, made } = await places.make(container);
       if (made.length === 0) {
         await recover(container, signal);
@@ -110,14 +117,24 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
     },
 
     async put(container, key, body, { signal }) {
-      const directory = await store(container, key, signal, (file) => file.write(body, signal));
-      await durability.addFile(directory, key, body.length);
+      throwIfAborted(signal);
+      const name = requireFileName(key);
+      const directory = await existing(container);
+      const temporary = join(directory, places.temporaryName());
+      const small = smallFiles.write(temporary, join(directory, name), body);
+      if (small === undefined) {
+        await store(container, directory, name, signal, (file) => file.write(body, signal));
+      } else await forgetting(container, small);
+      await durability.addFile(directory, name, body.length);
     },
 
     async putStream(container, key, body, { signal }) {
-      const directory = await store(container, key, signal, async (file, into) => {
+      throwIfAborted(signal);
+      const name = requireFileName(key);
+      const directory = await existing(container);
+      await store(container, directory, name, signal, async (file) => {
         for await (const piece of body) await file.write(piece, signal);
-        await durability.flush(into, signal);
+        await durability.flush(directory, signal);
         await file.sync();
       });
       await syncDirectory(directory);
@@ -157,6 +174,7 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
     },
 
     async close() {
+      await smallFiles.close();
       await durability.settle();
     },
   };

@@ -18,6 +18,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { backupContainer } from '../../src/layout/names.ts';
 import { createLogger } from '../../src/log.ts';
 import { createPosixStore, type PosixStore } from '../../src/store/posix-store.ts';
+import { createSmallFileWriter } from '../../src/store/posix-writer.ts';
 import { objectStoreContract } from '../contract/object-store.ts';
 import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
 
@@ -42,6 +43,12 @@ const temporary = (parts: { host?: string; pid?: number; started?: number }) => 
 };
 
 const opened = async () => (await readdir('/proc/self/fd', { encoding: 'utf8' })).length;
+
+const shared = (lengthBytes: number, generation: number): Buffer => {
+  const memory = Buffer.from(new SharedArrayBuffer(lengthBytes + 100), 50, lengthBytes);
+  patternBytes(lengthBytes, generation).copy(memory);
+  return memory;
+};
 
 describe('posix store', () => {
   const uuid = '2e07de79-59c4-46dd-b72f-eb288b5194a1';
@@ -237,6 +244,68 @@ describe('posix store', () => {
       await store.putStream(container, 'a', body(), options);
       await other.close();
       expect(await names()).toEqual(['a']);
+    });
+  });
+
+  describe('small objects in shared memory', () => {
+    const startThread = async () => {
+      await store.ensureContainer(container, signal);
+      const writer = createSmallFileWriter();
+      const path = join(directory, container, 'probe');
+      await expect.poll(() => writer.write(`${path}.tmp`, path, shared(5, 1)) !== undefined).toBe(true);
+      await expect.poll(async () => (await names()).includes('probe')).toBe(true);
+      return writer;
+    };
+
+    test('are written whole by the thread, with the mode of Cinder, many at a time', async () => {
+      const writer = await startThread();
+      const numbers = Array.from({ length: 100 }, (_, n) => n);
+      await Promise.all(
+        numbers.map(async (n) => {
+          const path = join(directory, container, `a-${n}`);
+          await writer.write(`${path}.tmp`, path, shared(1000 + n, n));
+        }),
+      );
+      for (const n of numbers) {
+        const bytes = await readFile(join(directory, container, `a-${n}`));
+        expect(bytes.equals(patternBytes(1000 + n, n))).toBe(true);
+      }
+      expect(await modeOf(join(directory, container, 'a-7'))).toBe('660');
+      expect((await names()).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+      await writer.close();
+    });
+
+    test('fail with the error of the file system and leave nothing behind', async () => {
+      const writer = await startThread();
+      const path = join(directory, container, 'a');
+      await mkdir(path);
+      await expect(writer.write(`${path}.tmp`, path, shared(10, 1))).rejects.toMatchObject({
+        code: 'message-invalid',
+      });
+      const gone = join(directory, 'gone/a');
+      await expect(writer.write(`${gone}.tmp`, gone, shared(10, 1))).rejects.toMatchObject({
+        code: 'object-missing',
+      });
+      expect((await names()).toSorted()).toEqual(['a', 'probe']);
+      await writer.close();
+    });
+
+    test('that wait when the thread is closed fail as store-unavailable', async () => {
+      const writer = await startThread();
+      const path = join(directory, container, 'a');
+      const write = writer.write(`${path}.tmp`, path, shared(10, 1));
+      const closed = writer.close();
+      await expect(write).rejects.toMatchObject({ code: 'store-unavailable' });
+      await closed;
+    });
+
+    test('come back from the store as they were, through the thread or not', async () => {
+      await store.ensureContainer(container, signal);
+      for (let n = 0; n < 60; n += 1) await store.put(container, `a-${n}`, shared(3000, n), options);
+      for (let n = 0; n < 60; n += 1) {
+        const { body } = await store.get(container, `a-${n}`, options);
+        expect((await collect(body)).equals(patternBytes(3000, n))).toBe(true);
+      }
     });
   });
 
