@@ -9,6 +9,8 @@ import { posixError } from './posix-error.ts';
 import type { WriteAnswer, WriteTask } from './posix-write-messages.ts';
 
 const maxSmallBytes = 256 * 1024;
+/** Batches of a few messages need no more. */
+const resourceLimits = { maxYoungGenerationSizeMb: 8, maxOldGenerationSizeMb: 64 };
 const entry = new URL(
   `./posix-write-worker.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`,
   import.meta.url,
@@ -66,7 +68,7 @@ export function createSmallFileWriter(): SmallFileWriter {
   };
 
   const start = (): Worker => {
-    const started = new Worker(entry, { name: 'posix-write', execArgv: [] });
+    const started = new Worker(entry, { name: 'posix-write', execArgv: [], resourceLimits });
     started.on('message', settle);
     started.on('error', (error) => fail(messageOf(error)));
     started.on('exit', (code) => fail(`exit code ${code}`));

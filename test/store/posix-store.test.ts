@@ -247,16 +247,17 @@ describe('posix store', () => {
     });
   });
 
-  describe('small objects in shared memory', () => {
-    const startThread = async () => {
-      await store.ensureContainer(container, signal);
-      const writer = createSmallFileWriter();
-      const path = join(directory, container, 'probe');
-      await expect.poll(() => writer.write(`${path}.tmp`, path, shared(5, 1)) !== undefined).toBe(true);
-      await expect.poll(async () => (await names()).includes('probe')).toBe(true);
-      return writer;
-    };
+  /** A writer whose thread has proven that it works. */
+  const startThread = async () => {
+    await store.ensureContainer(container, signal);
+    const writer = createSmallFileWriter();
+    const path = join(directory, container, 'probe');
+    await expect.poll(() => writer.write(`${path}.tmp`, path, shared(5, 1)) !== undefined).toBe(true);
+    await expect.poll(async () => (await names()).includes('probe')).toBe(true);
+    return writer;
+  };
 
+  describe('small objects in shared memory', () => {
     test('are written whole by the thread, with the mode of Cinder, many at a time', async () => {
       const writer = await startThread();
       const numbers = Array.from({ length: 100 }, (_, n) => n);
