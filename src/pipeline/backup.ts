@@ -85,15 +85,16 @@ async function transfer(
       signal,
     });
     writer.done.catch(stop);
-    const changes = changesOf(job, parent, signal);
-    const readBytes = await consume(job, changes, assembler, writer);
+    const reads = createReadCounter(job);
+    const changes = changesOf(job, parent, reads, signal);
+    await consume(job, changes, reads, assembler, writer);
     await assembler.end();
     writer.end();
     await sink.settle();
     await store.flush(job.place.container, signal);
     writer.objectsStored();
     await writer.done;
-    return readBytes;
+    return reads.total;
   } catch (error) {
     stop(error);
     // The reason of the first failure: what came after it follows from it.
@@ -128,32 +129,46 @@ async function openParent(
   );
 }
 
+/** Bytes read at the source, of the operation and in its progress. */
+type ReadCounter = { readonly total: number; add(bytes: number): void };
+
+function createReadCounter({ progress }: BackupJob): ReadCounter {
+  let total = 0;
+  return {
+    get total() {
+      return total;
+    },
+    add(bytes) {
+      total += bytes;
+      progress.readBytes += bytes;
+    },
+  };
+}
+
 function changesOf(
   { source, way, mergeGapBytes = 0 }: BackupJob,
   parent: AsyncIterable<Buffer> | null,
+  reads: ReadCounter,
   signal: AbortSignal,
 ): AsyncIterable<ChangeEvent> {
   if (way.mode === 'delta') return source.delta(way.previous, signal);
-  return parent === null ? source.delta(null, signal) : compareChanges(source, parent, mergeGapBytes, signal);
+  if (parent === null) return source.delta(null, signal);
+  return compareChanges(source, parent, mergeGapBytes, (bytes) => reads.add(bytes), signal);
 }
 
-/** Hands every change to the assembler and the digest writer. Returns the bytes read at the source. */
+/** Hands every change to the assembler and the digest writer. */
 async function consume(
   job: BackupJob,
   changes: AsyncIterable<ChangeEvent>,
+  reads: ReadCounter,
   assembler: Assembler,
   writer: DigestWriter,
-): Promise<number> {
+): Promise<void> {
   const { progress, way, source } = job;
   const { blockSize, lengthBytes } = source;
   const cutBlock = way.mode === 'delta' ? cutBlockOf(way.parent, job) : null;
   let cutBlockSeen = cutBlock === null;
-  let readBytes = 0;
   if (way.mode !== 'delta') progress.plannedBytes = lengthBytes;
-  const read = (bytes: number) => {
-    readBytes += bytes;
-    progress.readBytes += bytes;
-  };
   for await (const event of changes) {
     if (event.kind === 'plan') {
       const { data_bytes: data, zero_bytes: zero } = event.plan;
@@ -161,7 +176,7 @@ async function consume(
       continue;
     }
     if (event.kind === 'totals') {
-      read(Math.max(0, event.totals.read_bytes - readBytes));
+      reads.add(Math.max(0, event.totals.read_bytes - reads.total));
       continue;
     }
     const { offset, length } = event;
@@ -176,16 +191,16 @@ async function consume(
       await assembler.zero(offset, length);
       continue;
     }
-    read(length);
     await writer.push({ firstBlock, digests: Buffer.from(event.digests) });
     if (event.kind === 'digests') {
       progress.doneBytes += length;
       continue;
     }
+    reads.add(length);
     progress.sentBytes += length;
     await assembler.data(offset, event.bytes, event.digests);
   }
-  if (cutBlockSeen) return readBytes;
+  if (cutBlockSeen) return;
   throw new BackupError(
     'corrupt',
     `the agent's changes leave out the block at offset ${cutBlock ?? 0}, which grew with the volume: check the agent's version, or do a full backup`,

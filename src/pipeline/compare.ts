@@ -20,18 +20,20 @@ type Batch = { readonly verdicts: readonly Verdict[]; readonly totals: StreamTot
 /**
  * Yields `digests` events for unchanged blocks, `data` and `zero` for changed ones, then `totals`. `parent` is the parent's hash
  * list; where it ends early (the volume grew) everything counts as changed. Changed ranges with a gap of at most `mergeGapBytes`
- * between them are fetched as one. Throws `corrupt` if the list has more blocks than the volume, and what both sides throw.
+ * between them are fetched as one. `onRead` is told what the source has read to
+ * hash it. Throws `corrupt` if the list has more blocks than the volume, and what both sides throw.
  */
 export async function* compareChanges(
   source: BlockSource,
   parent: AsyncIterable<Buffer>,
   mergeGapBytes: number,
+  onRead: (bytes: number) => void,
   signal: AbortSignal,
 ): AsyncGenerator<ChangeEvent> {
   const queue = createQueue<Batch>(1);
   const leave = new AbortController();
   const inner = AbortSignal.any([signal, leave.signal]);
-  const judging = judge(source, parent, mergeGapBytes, queue, inner).catch((error: unknown) =>
+  const judging = judge(source, parent, mergeGapBytes, onRead, queue, inner).catch((error: unknown) =>
     queue.fail(error),
   );
   const sum = { data_bytes: 0, zero_bytes: 0, digests: 0, read_bytes: 0 };
@@ -57,6 +59,7 @@ async function judge(
   source: BlockSource,
   parent: AsyncIterable<Buffer>,
   mergeGapBytes: number,
+  onRead: (bytes: number) => void,
   queue: { push(batch: Batch): Promise<void>; end(): void },
   signal: AbortSignal,
 ): Promise<void> {
@@ -147,8 +150,10 @@ async function judge(
   try {
     let totals: StreamTotals | null = null;
     for await (const event of source.digests(signal)) {
-      if (event.kind === 'digests') await compare(event.offset, event.digests, false);
-      else if (event.kind === 'zero') {
+      if (event.kind === 'digests') {
+        onRead(event.length);
+        await compare(event.offset, event.digests, false);
+      } else if (event.kind === 'zero') {
         let offset = event.offset;
         for (const zeros of zeroDigestRuns(event.length, blockSize)) {
           await compare(offset, zeros, true);

@@ -1,7 +1,7 @@
 /**
  * The memory of the pipelines. All operations of a process share one budget, the declared ceiling:
  *
- *   slab      = min(50 MiB, ceiling / 10), in whole blocks; no object is larger
+ *   slab      = min(25 MiB, ceiling / 10), in whole blocks; no object of ours is larger, whatever size is configured
  *   fixed     = 8 MiB and the digests of one slab's blocks for each slab: hash lists on their way, batches of a comparison
  *   backup    = fixed + slabs:  at least 2 (volume bytes, and the bodies made of them), at most 2 * (threads + 1);
  *               with codec none the volume bytes are the bodies: at least 1, at most threads + 2
@@ -19,8 +19,8 @@ import type { Codec } from '../model/codec.ts';
 const mebibyte = 1024 * 1024;
 const pageBytes = 4096;
 
-/** Cinder's default `backup_swift_object_size`. */
-export const largestSlabBytes = 50 * mebibyte;
+/** Half of Cinder's default object: larger ones win no speed, and six slabs of them would be most of the process. */
+export const largestSlabBytes = 25 * mebibyte;
 const slabsInCeiling = 10;
 const fixedBytes = 8 * mebibyte;
 

@@ -64,7 +64,7 @@ export function createPipelineRun(store: ObjectStore, sealer: Sealer, ceilingByt
       const backupId = randomUUID();
       seconds += 1;
       const at = new Date(Date.UTC(2026, 10, 4, 10, 0, seconds));
-      const prefix = backupPrefix('swift', { volumeId, backupId, at, availabilityZone: 'nova' });
+      const prefix = backupPrefix('posix', { volumeId, backupId, at, availabilityZone: 'nova' });
       const place = { container: testContainer, prefix };
       const parent = chain.at(-1);
       const progress = newProgress();
