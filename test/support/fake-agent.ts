@@ -121,7 +121,8 @@ export type AgentAsk = {
 export type AgentReply = {
   readonly status?: number;
   readonly headers?: Readonly<Record<string, string>>;
-  readonly body?: string | Buffer;
+  /** What an iterable yields is written piece by piece, as fast as it is read. */
+  readonly body?: string | Buffer | AsyncIterable<Buffer>;
   /** Only so many bytes of the body are sent. */
   readonly cutAt?: number;
   /** What follows the body: its end, the connection's end, a reset, or nothing for ever. */
@@ -137,7 +138,10 @@ export type FakeAgent = {
 };
 
 /** A reply that is a frame stream. */
-export function streamReply(body: Buffer, rest: Omit<AgentReply, 'body'> = {}): AgentReply {
+export function streamReply(
+  body: Buffer | AsyncIterable<Buffer>,
+  rest: Omit<AgentReply, 'body'> = {},
+): AgentReply {
   return { headers: { 'content-type': streamContentType }, body, ...rest };
 }
 
@@ -168,6 +172,11 @@ export async function startFakeAgent(
     const index = asks.push(ask) - 1;
     const { status = 200, headers: given = {}, body = '', cutAt, ending = 'end' } = await reply(ask, index);
     response.writeHead(status, given);
+    if (typeof body === 'object' && Symbol.asyncIterator in body) {
+      for await (const piece of body) await new Promise((resolve) => response.write(piece, resolve));
+      response.end();
+      return;
+    }
     const bytes = typeof body === 'string' ? Buffer.from(body) : body;
     const sent = bytes.subarray(0, cutAt);
     if (ending === 'end') {

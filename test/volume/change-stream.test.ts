@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import { gather, truthOf } from '../support/change-events.ts';
 import {
   encodeFrames,
+  encodeScripted,
   honestFrames,
   jsonReply,
   rangesOf,
@@ -277,14 +278,62 @@ describe('a cut stream', () => {
   });
 });
 
+describe('backpressure', () => {
+  it('holds the agent back while the caller is busy with an event', async () => {
+    const mebibyte = 1024 * 1024;
+    const volume: ScriptedVolume = {
+      lengthBytes: 96 * mebibyte,
+      blockSize: mebibyte,
+      generation: 1,
+      frameBytes: mebibyte,
+      extents: [{ kind: 'data', offset: 0, length: 96 * mebibyte }],
+    };
+    let written = 0;
+    const frames = honestFrames(volume, 'delta');
+    const { source } = await openScriptedSource(volume, () =>
+      streamReply(
+        (async function* () {
+          yield encodeFrames([]);
+          for (const frame of frames) {
+            yield encodeScripted(frame);
+            written += 1;
+          }
+        })(),
+      ),
+    );
+    let seen = 0;
+    for await (const event of source.delta(null, never)) {
+      if (event.kind !== 'data') continue;
+      seen += 1;
+      if (seen !== 3) continue;
+      let before = -1;
+      await expect
+        .poll(
+          () => {
+            const still = written === before;
+            before = written;
+            return still;
+          },
+          { interval: 300, timeout: 15_000 },
+        )
+        .toBe(true);
+      expect(written).toBeLessThan(48);
+    }
+    expect(seen).toBe(96);
+  });
+});
+
 describe('leaving', () => {
   it('a stream early closes its connection', async () => {
     const volume = scriptedVolume();
-    const { source, agent } = await openScriptedSource(volume, (ask) =>
-      streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document)), {
-        cutAt: 30_000,
-        ending: 'stall',
-      }),
+    const { source, agent } = await openScriptedSource(
+      volume,
+      (ask) =>
+        streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document)), {
+          cutAt: 30_000,
+          ending: 'stall',
+        }),
+      { idleTimeoutMs: 600_000 },
     );
     for await (const event of source.delta(null, never)) if (event.kind === 'data') break;
     await expect.poll(() => agent.openSockets(), { timeout: 15_000 }).toBe(0);
@@ -293,11 +342,14 @@ describe('leaving', () => {
   it('by abort ends a stream that stands still as cancelled', async () => {
     const volume = scriptedVolume();
     const controller = new AbortController();
-    const { source, agent } = await openScriptedSource(volume, (ask) =>
-      streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document)), {
-        cutAt: 30_000,
-        ending: 'stall',
-      }),
+    const { source, agent } = await openScriptedSource(
+      volume,
+      (ask) =>
+        streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document)), {
+          cutAt: 30_000,
+          ending: 'stall',
+        }),
+      { idleTimeoutMs: 600_000 },
     );
     await expect(async () => {
       for await (const event of source.delta(null, controller.signal)) {

@@ -220,6 +220,17 @@ describe('failure', () => {
     }
   });
 
+  it('of the connection in the middle of one call is the error of that call', async () => {
+    const { target } = await setup((ask) => {
+      ask.body.once('data', () => ask.body.socket.resetAndDestroy());
+      return new Promise<AgentReply>(() => {});
+    });
+    await expect(target.writeData(0, patternBytes(0, lengthBytes, 1))).rejects.toMatchObject({
+      code: 'agent-unavailable',
+    });
+    await target.abort(new Error('over'));
+  });
+
   it('to agree on the totals is corrupt', async () => {
     const { target } = await setup(async (ask) => {
       await takeAll(ask);

@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import { createFrameDecoder, type Frame } from '../../src/protocol/frames.ts';
+import { createStreamCheck, type StreamRules } from '../../src/volume/stream-check.ts';
 import { gather, truthOf } from '../support/change-events.ts';
 import {
   encodeFrames,
@@ -237,3 +239,65 @@ describe('a refusal', () => {
     });
   });
 });
+
+const zero = (from: number, length: number) => ({ type: 'zero', offset: from, length }) as const;
+const digests = (offset: number, length: number, count: number) =>
+  ({ type: 'digests', offset, length, digests: Buffer.alloc(32 * count, 1) }) as const;
+
+describe('the check alone', () => {
+  const blockSize = 4096;
+  const rules: StreamRules = {
+    what: 'delta',
+    lengthBytes: 10 * blockSize + 100,
+    blockSize,
+    startOffset: 0,
+    carries: 'changes',
+    cover: null,
+  };
+  const broken: [string, Partial<StreamRules>, ScriptedFrame[]][] = [
+    ['a range below the one before', {}, [zero(8192, 4096), zero(4096, 4096)]],
+    ['a range that overlaps the one before', {}, [zero(8192, 8192), zero(12288, 4096)]],
+    ['a range below the start offset', { startOffset: 8192 }, [zero(4096, 4096)]],
+    ['a range that begins behind the end', {}, [zero(11 * blockSize, 4096)]],
+    ['a range that reaches over the end', {}, [zero(10 * blockSize, 4096)]],
+    ['a range that begins inside a block', {}, [zero(512, 4096 - 512)]],
+    ['a range that ends inside a block', {}, [zero(0, 512)]],
+    ['one digest for two blocks', { carries: 'digests' }, [digests(0, 8192, 1)]],
+    ['two digests for the short last block', { carries: 'digests' }, [digests(10 * blockSize, 100, 2)]],
+    ['digests where data is wanted', {}, [digests(0, 4096, 1)]],
+    ['a gap in what has to be covered', { cover: [{ offset: 0, length: 8192 }] }, [zero(4096, 4096)]],
+    ['more than has to be covered', { cover: [{ offset: 4096, length: 4096 }] }, [zero(4096, 8192)]],
+    [
+      'something after all is covered',
+      { cover: [{ offset: 0, length: 4096 }] },
+      [zero(0, 4096), zero(4096, 4096)],
+    ],
+  ];
+
+  for (const [name, changes, frames] of broken) {
+    it(`throws at ${name}`, () => {
+      const check = createStreamCheck({ ...rules, ...changes });
+      const [plan] = honestFrames({ ...scriptedVolume(), ...rules, extents: [] }, 'delta');
+      check.accept(frameOf(plan));
+      for (const frame of frames.slice(0, -1)) check.accept(frameOf(frame));
+      expect(() => check.accept(frameOf(frames.at(-1)))).toThrow(
+        expect.objectContaining({ code: 'corrupt' }),
+      );
+    });
+  }
+
+  it('takes the short last block with one digest', () => {
+    const check = createStreamCheck({ ...rules, carries: 'digests', startOffset: 10 * blockSize });
+    const [plan] = honestFrames({ ...scriptedVolume(), ...rules, extents: [] }, 'delta');
+    check.accept(frameOf(plan));
+    check.accept(frameOf(digests(10 * blockSize, 100, 1)));
+    expect(check.covered).toBe(true);
+  });
+});
+
+/** A scripted frame as the decoder gives it. */
+function frameOf(scripted: ScriptedFrame | undefined): Frame {
+  const [frame] = scripted === undefined ? [] : createFrameDecoder().push(encodeFrames([scripted]));
+  if (frame === undefined) throw new Error('no frame');
+  return frame;
+}
