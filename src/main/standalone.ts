@@ -29,7 +29,9 @@ import { createSealer } from '../pipeline/sealer.ts';
 import { createRestApp } from '../rest/app.ts';
 import { createMetrics } from '../rest/metrics.ts';
 import type { RestApp } from '../rest/routes.ts';
+import { createLimitStore } from '../store/limit-store.ts';
 import { createPosixStore } from '../store/posix-store.ts';
+import { createRetryStore } from '../store/retry-store.ts';
 import { createAgentClient } from '../volume/agent-client.ts';
 import { createReleaseStack } from './lifecycle.ts';
 
@@ -75,6 +77,9 @@ const serviceHost = 'standalone';
 const backendName = 'file';
 const availabilityZone = 'nova';
 const cleanupTimeoutMs = 60_000;
+/** A directory is near: few calls at once keep it busy, and what fails for long is not coming back. */
+const storeLimits = { puts: 8, gets: 16 };
+const storeRetry = { attempts: 5, firstDelayMs: 100, maxDelayMs: 5000 };
 const rememberedOperations = 1000;
 
 /**
@@ -102,8 +107,9 @@ export async function createStandalone(settings: {
     stack.add('lock', () => lock.release());
     const database = openSqliteDatabase(join(stateDir, 'cinder-delta.sqlite'));
     stack.add('database', () => database.close());
-    const store = createPosixStore({ directory: backupsDir, log });
-    stack.add('store', () => store.close());
+    const posix = createPosixStore({ directory: backupsDir, log });
+    stack.add('store', () => posix.close());
+    const store = createRetryStore(createLimitStore(posix, storeLimits), { policy: storeRetry, log });
     const sealer = await createSealer({ log, zlibEffort: options.zlibEffort });
     stack.add('sealer', () => sealer.close());
 

@@ -227,7 +227,7 @@ async function undo(
     () => removeObjects(resources.store, backup, signal),
     () => dropSnapshotsOf(storage.forHost(volume.host), backup, signal),
     () => releaseSource(environment, backup, volume, 'error_backing-up'),
-    () => failBackup(environment, backupId, messageOf(error)),
+    () => failBackup(environment, backupId, failReasonOf(error)),
     async () => {
       if (isBackupError(error, 'cancelled')) return;
       await insertFailureMessage(database.sql, about, clock.now());
@@ -239,9 +239,8 @@ async function undo(
 export async function failBackup(
   { database, clock }: ManagerEnvironment,
   backupId: string,
-  sentence: string,
+  failReason: string,
 ): Promise<void> {
-  const failReason = failReasonOf(sentence);
   try {
     await moveBackup(
       database.sql,

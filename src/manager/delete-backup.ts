@@ -6,7 +6,7 @@ import { countDependent, getBackup, moveBackup, softDeleteBackup } from '../data
 import { insertFailureMessage } from '../database/messages.ts';
 import { findVolume } from '../database/volumes.ts';
 import { failReasonOf, type Backup } from '../model/backup.ts';
-import { BackupError, isBackupError, messageOf, throwIfAborted } from '../model/errors.ts';
+import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf } from './backup-snapshots.ts';
@@ -90,7 +90,7 @@ async function undo(
   } as const;
   return settleAll(error, [
     async () => {
-      const failReason = failReasonOf(messageOf(error));
+      const failReason = failReasonOf(error);
       await moveBackup(database.sql, backup.id, { from: ['deleting'], to: 'error' }, { failReason }, now);
     },
     () => insertFailureMessage(database.sql, about, now),

@@ -1,5 +1,5 @@
 /** A backup as its row tells it, and the statuses that it goes through (cinder/objects/fields.py, BackupStatus). */
-import { invariant } from './errors.ts';
+import { invariant, isBackupError, messageOf } from './errors.ts';
 
 export type BackupStatus =
   'creating' | 'available' | 'restoring' | 'deleting' | 'deleted' | 'error' | 'error_deleting';
@@ -52,7 +52,10 @@ export function requireBackupStep(from: readonly BackupStatus[], to: BackupStatu
     invariant(steps[status].includes(to), `a backup never goes from ${status} to ${to}`);
 }
 
-/** `fail_reason` is a VARCHAR(255): the sentence, cut there. */
-export function failReasonOf(sentence: string): string {
+/** `fail_reason` is a VARCHAR(255): the sentence of an error, cut there. What is not ours points to the log. */
+export function failReasonOf(error: unknown): string {
+  const sentence = isBackupError(error)
+    ? error.message
+    : `The service failed unexpectedly: ${messageOf(error)}; see its log.`;
   return sentence.length <= 255 ? sentence : `${sentence.slice(0, 254)}…`;
 }

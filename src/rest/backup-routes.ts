@@ -38,6 +38,7 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
     {
       schema: {
         tags,
+        summary: 'List backups',
         params: projectParams,
         querystring: backupQuery,
         response: { 200: backupSummaries, ...faults },
@@ -58,6 +59,7 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
     {
       schema: {
         tags,
+        summary: 'List backups with details',
         params: projectParams,
         querystring: backupQuery,
         response: { 200: backupDetails, ...faults },
@@ -82,6 +84,7 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
     {
       schema: {
         tags,
+        summary: 'Make a backup of a volume or of a snapshot',
         params: projectParams,
         body: createBackupBody,
         response: { 202: z.object({ backup: backupSummary }), ...faults },
@@ -109,7 +112,12 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
   app.get(
     '/v3/:project_id/backups/:id',
     {
-      schema: { tags, params: itemParams, response: { 200: z.object({ backup: backupDetail }), ...faults } },
+      schema: {
+        tags,
+        summary: 'Show a backup',
+        params: itemParams,
+        response: { 200: z.object({ backup: backupDetail }), ...faults },
+      },
     },
     async (request) => {
       const { project_id: projectId, id } = request.params;
@@ -121,7 +129,14 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
 
   app.delete(
     '/v3/:project_id/backups/:id',
-    { schema: { tags, params: itemParams, response: { 202: accepted, ...faults } } },
+    {
+      schema: {
+        tags,
+        summary: 'Delete a backup',
+        params: itemParams,
+        response: { 202: accepted, ...faults },
+      },
+    },
     async (request, reply) => {
       const { project_id: projectId, id } = request.params;
       await manager.remove(contextOf(request, projectId), { backupId: id, force: false });
@@ -131,7 +146,15 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
 
   app.post(
     '/v3/:project_id/backups/:id/restore',
-    { schema: { tags, params: itemParams, body: restoreBody, response: { 202: restoreAnswer, ...faults } } },
+    {
+      schema: {
+        tags,
+        summary: 'Restore a backup',
+        params: itemParams,
+        body: restoreBody,
+        response: { 202: restoreAnswer, ...faults },
+      },
+    },
     async (request, reply) => {
       const { project_id: projectId, id } = request.params;
       const { volume_id: volumeId, name } = request.body.restore;
@@ -145,7 +168,15 @@ export function backupRoutes(app: RestApp, services: RestServices): void {
 
   app.post(
     '/v3/:project_id/backups/:id/action',
-    { schema: { tags, params: itemParams, body: backupActionBody, response: { 202: accepted, ...faults } } },
+    {
+      schema: {
+        tags,
+        summary: 'Force a deletion, or reset a status',
+        params: itemParams,
+        body: backupActionBody,
+        response: { 202: accepted, ...faults },
+      },
+    },
     async (request, reply) => {
       const { project_id: projectId, id } = request.params;
       const context = contextOf(request, projectId);

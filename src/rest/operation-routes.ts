@@ -19,7 +19,14 @@ export function operationRoutes(app: RestApp, { database, manager, operations }:
 
   app.get(
     '/v1/operations',
-    { schema: { tags, querystring: query, response: { 200: operationsAnswer, ...faults } } },
+    {
+      schema: {
+        tags,
+        summary: 'List operations: those that run first',
+        querystring: query,
+        response: { 200: operationsAnswer, ...faults },
+      },
+    },
     async (request) => {
       const { backup_id: backupId, state } = request.query;
       const wanted = operations
@@ -32,7 +39,14 @@ export function operationRoutes(app: RestApp, { database, manager, operations }:
 
   app.get(
     '/v1/operations/:id',
-    { schema: { tags, params: idParams, response: { 200: operationAnswer, ...faults } } },
+    {
+      schema: {
+        tags,
+        summary: 'Show an operation with its progress',
+        params: idParams,
+        response: { 200: operationAnswer, ...faults },
+      },
+    },
     async (request) => ({
       operation: viewOf(requireOperation(operations.get(request.params.id), request.params.id)),
     }),
@@ -40,7 +54,14 @@ export function operationRoutes(app: RestApp, { database, manager, operations }:
 
   app.post(
     '/v1/backups/:id/verify',
-    { schema: { tags, params: idParams, response: { 202: operationAnswer, ...faults } } },
+    {
+      schema: {
+        tags,
+        summary: 'Check everything that a restore would read',
+        params: idParams,
+        response: { 202: operationAnswer, ...faults },
+      },
+    },
     async (request, reply) => {
       const backup = await getBackup(database.sql, request.params.id);
       const { operation } = await manager.verify(contextOf(request, backup.projectId), backup.id);

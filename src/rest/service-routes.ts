@@ -1,7 +1,7 @@
 /** What operators and their machines ask: health, metrics, the API's description. */
 import { z } from 'zod';
 import { pingDatabase } from '../database/database.ts';
-import { describeApi } from './describe-api.ts';
+import { tidyOpenApi } from '../protocol/openapi-document.ts';
 import { faults } from './parameter-schemas.ts';
 import type { RestApp, RestServices } from './routes.ts';
 
@@ -13,6 +13,7 @@ export function serviceRoutes(app: RestApp, { database, metrics, operations }: R
     {
       schema: {
         tags,
+        summary: 'Whether the service and its database answer',
         response: { 200: z.object({ status: z.literal('ok'), running: z.number().int() }), ...faults },
       },
     },
@@ -25,7 +26,13 @@ export function serviceRoutes(app: RestApp, { database, metrics, operations }: R
 
   app.get(
     '/metrics',
-    { schema: { tags, response: { 200: z.string().describe('the text format of Prometheus') } } },
+    {
+      schema: {
+        tags,
+        summary: 'Metrics for Prometheus',
+        response: { 200: z.string().describe('the text format of Prometheus') },
+      },
+    },
     async (_request, reply) =>
       reply
         .header('content-type', metrics.contentType)
@@ -37,6 +44,6 @@ export function serviceRoutes(app: RestApp, { database, metrics, operations }: R
     reply
       .header('content-type', 'application/json; charset=utf-8')
       .serializer((document: unknown) => JSON.stringify(document))
-      .send(describeApi(app)),
+      .send(tidyOpenApi(app.swagger())),
   );
 }

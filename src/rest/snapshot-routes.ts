@@ -17,6 +17,7 @@ export function snapshotRoutes(app: RestApp, { database, volumes }: RestServices
       {
         schema: {
           tags,
+          summary: 'List snapshots',
           params: projectParams,
           querystring: snapshotQuery,
           response: { 200: snapshotDetails, ...faults },
@@ -36,6 +37,7 @@ export function snapshotRoutes(app: RestApp, { database, volumes }: RestServices
     {
       schema: {
         tags,
+        summary: 'Make a snapshot',
         params: projectParams,
         body: createSnapshotBody,
         response: { 202: z.object({ snapshot: snapshotDetail }), ...faults },
@@ -55,6 +57,7 @@ export function snapshotRoutes(app: RestApp, { database, volumes }: RestServices
     {
       schema: {
         tags,
+        summary: 'Show a snapshot',
         params: itemParams,
         response: { 200: z.object({ snapshot: snapshotDetail }), ...faults },
       },
@@ -70,6 +73,7 @@ export function snapshotRoutes(app: RestApp, { database, volumes }: RestServices
     {
       schema: {
         tags,
+        summary: 'Delete a snapshot',
         params: itemParams,
         response: { 202: z.undefined().describe('accepted'), ...faults },
       },

@@ -38,6 +38,7 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
     {
       schema: {
         tags,
+        summary: 'List volumes, files without a row among them',
         params: projectParams,
         querystring: volumeQuery,
         response: { 200: volumeSummaries, ...faults },
@@ -58,6 +59,7 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
     {
       schema: {
         tags,
+        summary: 'List volumes with details',
         params: projectParams,
         querystring: volumeQuery,
         response: { 200: volumeDetails, ...faults },
@@ -82,6 +84,7 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
     {
       schema: {
         tags,
+        summary: 'Make a volume',
         params: projectParams,
         body: createVolumeBody,
         response: { 202: z.object({ volume: volumeDetail }), ...faults },
@@ -98,7 +101,12 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
   app.get(
     '/v3/:project_id/volumes/:id',
     {
-      schema: { tags, params: itemParams, response: { 200: z.object({ volume: volumeDetail }), ...faults } },
+      schema: {
+        tags,
+        summary: 'Show a volume',
+        params: itemParams,
+        response: { 200: z.object({ volume: volumeDetail }), ...faults },
+      },
     },
     async (request, reply) => {
       const { project_id: projectId, id } = request.params;
@@ -114,6 +122,7 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
     {
       schema: {
         tags,
+        summary: 'Extend a volume',
         params: itemParams,
         body: volumeActionBody,
         response: { 202: z.undefined().describe('accepted'), ...faults },

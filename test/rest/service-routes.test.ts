@@ -1,0 +1,53 @@
+import { afterAll, beforeAll, expect, test } from 'vitest';
+import { blockSize, startMachine, type Machine } from '../manager/rig.ts';
+import { serve } from './served.ts';
+
+let machine: Machine;
+beforeAll(async () => {
+  machine = await startMachine();
+});
+afterAll(() => machine.close());
+
+test('with a token only its holder gets an answer, but for health', async () => {
+  const served = serve(machine, 'a secret');
+  const ask = async (token?: string) => {
+    const headers = token === undefined ? {} : { 'x-auth-token': token };
+    return await served.app.inject({ method: 'GET', url: '/v3/demo/backups', headers });
+  };
+  for (const token of [undefined, '', 'a secre', 'another']) {
+    const answer = await ask(token);
+    expect(answer.statusCode).toBe(401);
+    expect(JSON.parse(answer.body).unauthorized.code).toBe(401);
+  }
+  expect((await ask('a secret')).statusCode).toBe(200);
+  expect((await served.ask('GET', '/healthz')).body).toEqual({ status: 'ok', running: 0 });
+  await served.close();
+});
+
+test('health fails when the database does not answer', async () => {
+  const served = serve(machine);
+  await served.rig.database.close();
+  expect((await served.ask('GET', '/healthz')).status).toBeGreaterThanOrEqual(500);
+  await served.app.close();
+});
+
+test('what is unexpected is told to the log, not to the client', async () => {
+  const served = serve(machine);
+  served.rig.overrides.listVolumes = () => Promise.reject(new TypeError('secret internals'));
+  const { status, body } = await served.ask('GET', '/v3/demo/volumes');
+  expect(status).toBe(500);
+  expect(body.computeFault.message).not.toContain('secret');
+  await served.close();
+});
+
+test('metrics count operations, bytes and the memory budget', async () => {
+  const served = serve(machine);
+  const volumeId = await served.rig.addVolume(20 * blockSize);
+  await served.ask('POST', '/v3/demo/backups', { backup: { volume_id: volumeId } });
+  await served.settle();
+  const { body, headers } = await served.ask('GET', '/metrics');
+  expect(headers['content-type']).toMatch(/^text\/plain/);
+  expect(body).toContain(`cinder_delta_buffer_bytes{kind="ceiling"} ${64 * 1024 * 1024}`);
+  expect(body).toContain('cinder_delta_buffer_bytes{kind="held"} 0');
+  await served.close();
+});
