@@ -87,7 +87,7 @@ async function loseSnapshots(): Promise<string> {
   const names = await readdir(folder).catch(() => []);
   const withRecords = random.chance(0.5);
   const lost = names.filter((name) => withRecords || !name.endsWith('.json'));
-  for (const name of lost) await rm(join(folder, name));
+  for (const name of lost) await rm(join(folder, name), { force: true });
   return `lost ${lost.length} snapshot files of ${volume.id}`;
 }
 
@@ -129,7 +129,7 @@ it(`restores every backup of ${rounds} random rounds as it was (seed ${random.se
     expect(await engine.verify(backup.id)).toEqual([]);
     await restoreAndCompare(backup);
   }
-  const counted = engine.rows().map((row) => [row.id, row.num_dependent_backups]);
+  const counted = engine.rows().map((row) => [row.id, row.num_dependent_backups ?? 0]);
   const expected = backups.map(({ id }) => [id, backups.filter(({ parentId }) => parentId === id).length]);
   expect(Object.fromEntries(counted)).toEqual(Object.fromEntries(expected));
 });

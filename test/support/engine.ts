@@ -49,7 +49,7 @@ export type Engine = AsyncDisposable & {
   /** A volume file of zeros, put where the service finds it. The size is a multiple of 512. */
   addVolume(sizeBytes: number): Promise<EngineVolume>;
   volumePath(volumeId: string): string;
-  /** Makes a backup and waits until it is available. */
+  /** Makes a backup and waits until it is available and nothing is left to tidy up. */
   backup(volumeId: string, kind: 'full' | 'incremental'): Promise<PeerRow>;
   /** Restores into an existing volume and waits. */
   restore(backupId: string, volumeId: string): Promise<void>;
@@ -115,6 +115,7 @@ export async function startEngine(options: Partial<ServiceOptions> = {}): Promis
       const { client } = service;
       const id = await client.createBackup({ volumeId, incremental: kind === 'incremental' });
       requireAvailable(await client.settled(id));
+      for (const { id: operationId } of await client.operations(id)) await client.finished(operationId);
       return rowOf(id);
     },
     async restore(backupId, volumeId) {
