@@ -10,7 +10,7 @@
  */
 import { readFile } from 'node:fs/promises';
 import { Readable } from 'node:stream';
-import { Agent, ProxyAgent, type Dispatcher } from 'undici';
+import { Agent, Pool, ProxyAgent, type Dispatcher } from 'undici';
 import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
 import { networkError, type ServiceName } from './network-error.ts';
 
@@ -69,17 +69,24 @@ export function createHttp(options: HttpOptions): Http {
       ...(key === undefined ? {} : { key: await readPem(options.service, key) }),
       rejectUnauthorized: !options.insecure,
     };
-    const agentOptions = {
+    const limits = {
       connections: options.connections,
       allowH2: false,
-      connect: { ...tls, timeout: options.connectTimeoutMs },
       headersTimeout: options.idleTimeoutMs,
       bodyTimeout: options.idleTimeoutMs,
     };
+    const connect = { ...tls, timeout: options.connectTimeoutMs };
     const via = (uri: string | undefined): Dispatcher =>
       uri === undefined
-        ? new Agent(agentOptions)
-        : new ProxyAgent({ ...agentOptions, uri, requestTls: agentOptions.connect });
+        ? new Agent({ ...limits, connect })
+        : new ProxyAgent({
+            ...limits,
+            uri,
+            requestTls: connect,
+            connectTimeout: options.connectTimeoutMs,
+            // What forwards plain HTTP is made without the limits above.
+            factory: (origin, more) => new Pool(origin, Object.assign({}, limits, more)),
+          });
     return [via(options.proxies?.http), via(options.proxies?.https)];
   }
 

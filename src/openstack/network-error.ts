@@ -32,6 +32,13 @@ export function networkError(limits: Limits, target: URL, error: unknown): Backu
       `${where} is not trusted: ${untrusted} (${code}); name its CA in ${service.caOption}, or set ${service.insecureOption}`,
     );
   }
+  const proxyStatus = /prox.*\((\d{3})\)/i.exec(messageOf(error))?.[1];
+  if (proxyStatus !== undefined) {
+    return build(
+      proxyStatus.startsWith('5') ? 'store-unavailable' : 'store-denied',
+      `the proxy before ${where} answers ${proxyStatus}: correct the proxy, its user and its password`,
+    );
+  }
   switch (code) {
     case 'ECONNREFUSED':
       return build(

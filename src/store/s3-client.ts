@@ -16,6 +16,8 @@ export type S3Connection = {
   run<T>(target: S3Target, signal: AbortSignal, exchange: (client: S3Client) => Promise<T>): Promise<T>;
   /** The region that requests are signed for now. */
   region(): string;
+  /** The `Date` of the last answer. */
+  date(): string | null;
   close(): Promise<void>;
 };
 
@@ -23,9 +25,18 @@ export type S3Connection = {
 export function createS3Connection(options: S3StoreOptions, tuning: S3Tuning): S3Connection {
   requireSense(options, tuning);
   const http = createHttp(httpOptions(options));
-  const state = { region: tuning.region, hinted: tuning.region };
-  const handler = createSdkHandler(http, (region) => {
-    state.hinted = region;
+  const state: { region: string; hinted: string; date: string | null } = {
+    region: tuning.region,
+    hinted: tuning.region,
+    date: null,
+  };
+  const handler = createSdkHandler(http, {
+    region: (region) => {
+      state.hinted = region;
+    },
+    date: (date) => {
+      state.date = date;
+    },
   });
   const client = new S3Client({
     endpoint: options.endpointUrl,
@@ -59,6 +70,7 @@ export function createS3Connection(options: S3StoreOptions, tuning: S3Tuning): S
   return {
     client,
     region: () => state.region,
+    date: () => state.date,
     async run(target, signal, exchange) {
       try {
         return await exchange(client);

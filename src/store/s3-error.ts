@@ -15,7 +15,7 @@ const meanings: Readonly<Record<string, Meaning>> = {
   InvalidAccessKeyId: denied(() => 'S3 does not know the access key: correct backup_s3_store_access_key'),
   SignatureDoesNotMatch: denied(
     () =>
-      'S3 says that the signature is wrong: correct backup_s3_store_secret_key (a proxy that changes requests does this too)',
+      'S3 says that the signature is wrong: correct backup_s3_store_secret_key and backup_s3_store_access_key (a proxy that changes requests does this too)',
   ),
   ExpiredToken: denied(() => 'S3 says that the key has expired: renew backup_s3_store_access_key'),
   AccessDenied: denied(

@@ -28,13 +28,17 @@ export type SdkHandler = {
   ): Promise<{ response: SdkResponse }>;
 };
 
-/** What an answer that is no success says about the region of the bucket. */
-export type RegionHint = (region: string) => void;
+/** Hears what answers say beside the point. */
+export type AnswerListener = {
+  /** The region that a refusal names. */
+  region(region: string): void;
+  date(date: string | null): void;
+};
 
 const errorLimitBytes = 65_536;
 
-/** `hint` hears of every region that a refusal names. Bodies must be buffers or strings: a stream would go out in signed chunks. */
-export function createSdkHandler(http: Http, hint: RegionHint): SdkHandler {
+/** Bodies must be buffers or strings: a stream would go out in signed chunks. */
+export function createSdkHandler(http: Http, listener: AnswerListener): SdkHandler {
   return {
     metadata: { handlerProtocol: 'http/1.1' },
     async handle(request, options) {
@@ -46,6 +50,7 @@ export function createSdkHandler(http: Http, hint: RegionHint): SdkHandler {
         signal:
           options?.abortSignal instanceof AbortSignal ? options.abortSignal : new AbortController().signal,
       });
+      listener.date(answer.header('date'));
       if (answer.status < 300) {
         const body = Readable.from(answer.body, { objectMode: false, highWaterMark: errorLimitBytes });
         return { response: { statusCode: answer.status, headers: { ...answer.headers }, body } };
@@ -53,7 +58,7 @@ export function createSdkHandler(http: Http, hint: RegionHint): SdkHandler {
       const text = await answer.text(errorLimitBytes);
       const region =
         answer.header('x-amz-bucket-region') ?? /<Region>([\w-]{1,64})<\/Region>/.exec(text)?.[1];
-      if (region !== undefined) hint(region);
+      if (region !== undefined) listener.region(region);
       return {
         response: {
           statusCode: answer.status,

@@ -19,6 +19,7 @@ import type { RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
 import { checkedBody, md5Check, multipartCheck, noCheck, type BodyCheck } from './body-check.ts';
+import { clockFinding, type CheckableStore } from './check-store.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import type { ObjectStore, StoredObject } from './object-store.ts';
 import { createS3Connection, type S3Connection } from './s3-client.ts';
@@ -38,7 +39,7 @@ export type S3Deps = {
 };
 
 /** Opens no connection yet. Throws `config-invalid`. */
-export function createS3Store({ options, tuning, retryPolicy, log }: S3Deps): ObjectStore {
+export function createS3Store({ options, tuning, retryPolicy, log }: S3Deps): ObjectStore & CheckableStore {
   const connection = createS3Connection(options, tuning);
   const customerKey = customerKeyOf(options, log);
   const uploads = {
@@ -78,12 +79,7 @@ export function createS3Store({ options, tuning, retryPolicy, log }: S3Deps): Ob
       throwIfAborted(signal);
       requireBucket(bucket);
       if (await bucketExists(connection, bucket, signal)) return;
-      if (!options.createContainers) {
-        throw new BackupError(
-          'object-missing',
-          `bucket ${bucket} is absent from S3, and backup_create_containers is false: create it, or name one that exists`,
-        );
-      }
+      if (!options.createContainers) throw absentBucket(bucket);
       await createBucket(connection, bucket, signal);
     },
     async put(bucket, key, body, { signal }) {
@@ -154,10 +150,36 @@ export function createS3Store({ options, tuning, retryPolicy, log }: S3Deps): Ob
       requireBucket(bucket);
       await Promise.resolve();
     },
+    async check(bucket, signal) {
+      throwIfAborted(signal);
+      const found = await bucketExists(connection, requireBucket(bucket), signal);
+      if (!found && !options.createContainers) throw absentBucket(bucket);
+      const region = connection.region();
+      const lone = (options.sseCustomerKey === undefined) !== (options.sseCustomerAlgorithm === undefined);
+      return [
+        ...(found ? [] : [`bucket ${bucket} is absent from S3: the first backup will create it`]),
+        ...(region === tuning.region
+          ? []
+          : [`S3 keeps bucket ${bucket} in region ${region}, not ${tuning.region}: that one is used`]),
+        ...(lone
+          ? [
+              'backup_s3_sse_customer_algorithm and backup_s3_sse_customer_key must both be set: nothing is encrypted',
+            ]
+          : []),
+        ...clockFinding(connection.date(), Date.now()),
+      ];
+    },
     async close() {
       await connection.close();
     },
   };
+}
+
+function absentBucket(bucket: string): BackupError {
+  return new BackupError(
+    'object-missing',
+    `bucket ${bucket} is absent from S3, and backup_create_containers is false: create it, or name one that exists`,
+  );
 }
 
 async function* listBucket(

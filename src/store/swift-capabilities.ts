@@ -7,13 +7,18 @@ export type SwiftCapabilities = {
   readonly bulkDeletes: number;
   /** Segments that one static large object may have; 0 where the cluster has none. */
   readonly manifestSegments: number;
+  /** Names of its storage policies; null where it does not tell. */
+  readonly policies: readonly string[] | null;
 };
 
 /** What is assumed of a cluster that does not tell: no bulk delete, and large objects as every Swift has them. */
-const untold: SwiftCapabilities = { bulkDeletes: 0, manifestSegments: 1000 };
+const untold: SwiftCapabilities = { bulkDeletes: 0, manifestSegments: 1000, policies: null };
 
 const infoSchema = z.object({
   bulk_delete: z.object({ max_deletes_per_request: z.number().int().positive().default(1000) }).optional(),
+  swift: z
+    .object({ policies: z.array(z.object({ name: z.string(), aliases: z.string().default('') })) })
+    .optional(),
   slo: z.object({ max_manifest_segments: z.number().int().positive().default(1000) }).optional(),
 });
 
@@ -34,10 +39,11 @@ export function createCapabilities(
 function parseInfo(text: string): SwiftCapabilities {
   const parsed = infoSchema.safeParse(parseJson(text));
   if (!parsed.success) return untold;
-  const { bulk_delete: bulk, slo } = parsed.data;
+  const { bulk_delete: bulk, slo, swift } = parsed.data;
   return {
     bulkDeletes: bulk?.max_deletes_per_request ?? 0,
     manifestSegments: slo?.max_manifest_segments ?? 0,
+    policies: swift?.policies.flatMap(({ name, aliases }) => [name, ...aliases.split(/,\s*/)]) ?? null,
   };
 }
 

@@ -12,6 +12,7 @@ import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, messageOf, throwIfAborted } from '../model/errors.ts';
 import { createHttp, type HttpOptions, type HttpResponse } from '../openstack/http.ts';
 import { checkedBody, md5Check, md5Of, noCheck, partsCheck, type BodyCheck } from './body-check.ts';
+import { clockFinding, type CheckableStore } from './check-store.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import type { ObjectStore } from './object-store.ts';
 import { cutIntoSegments, type Segment } from './segments.ts';
@@ -47,7 +48,7 @@ export type SwiftDeps = {
 const unsegmentedForMs = 30_000;
 
 /** Opens no connection yet. Throws `config-invalid` and, without a token in per_user mode, `store-denied`. */
-export function createSwiftStore(deps: SwiftDeps): ObjectStore {
+export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore {
   const { options, tuning, caller, retryPolicy, now, log } = deps;
   const http = createHttp(httpOptions(options, tuning));
   const user = options.serviceAuth ? deps.serviceUser : undefined;
@@ -60,12 +61,7 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore {
   async function createContainer(container: string, signal: AbortSignal): Promise<void> {
     const found = await exchange.tell({ method: 'HEAD', container, signal, accept: [200, 204, 404] });
     if (found.status !== 404) return;
-    if (!options.createContainers) {
-      throw new BackupError(
-        'object-missing',
-        `container ${container} is absent from Swift, and backup_create_containers is false: create it, or name one that exists`,
-      );
-    }
+    if (!options.createContainers) throw absentContainer(container);
     const policy = options.storagePolicy;
     await exchange.tell({
       method: 'PUT',
@@ -216,6 +212,28 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore {
       requireSwiftContainer(container);
       await Promise.resolve();
     },
+    async check(container, signal) {
+      throwIfAborted(signal);
+      requireSwiftContainer(container);
+      const found = await exchange.tell({ method: 'HEAD', container, signal, accept: [200, 204, 404] });
+      if (found.status === 404 && !options.createContainers) throw absentContainer(container);
+      const able = await capabilities(signal);
+      const policy = options.storagePolicy;
+      const made = found.status === 404;
+      if (made && policy !== undefined && able.policies?.includes(policy) === false) {
+        throw new BackupError(
+          'config-invalid',
+          `Swift has no storage policy ${policy}, but ${able.policies.join(', ')}: correct backup_swift_create_storage_policy`,
+        );
+      }
+      return [
+        ...(made ? [`container ${container} is absent from Swift: the first backup will create it`] : []),
+        ...(able.manifestSegments > 0
+          ? []
+          : ['this Swift has no static large objects: backups of large volumes will fail']),
+        ...clockFinding(found.header('date'), now()),
+      ];
+    },
     async close() {
       await Promise.all([http.close(), service?.http.close()]);
     },
@@ -252,6 +270,13 @@ async function* startingWith(first: Segment, rest: AsyncIterable<Segment>): Asyn
 
 function unquoted(etag: string | null): string {
   return (etag ?? '').replaceAll('"', '').toLowerCase();
+}
+
+function absentContainer(container: string): BackupError {
+  return new BackupError(
+    'object-missing',
+    `container ${container} is absent from Swift, and backup_create_containers is false: create it, or name one that exists`,
+  );
 }
 
 /** Swift's own rules for container names on top of the layout's. */

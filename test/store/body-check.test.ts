@@ -80,26 +80,28 @@ test('the MD5 of a body is that of its bytes, and ends when the signal aborts', 
   });
 });
 
-describe('a checked body', () => {
-  const cut = () => new BackupError('store-unavailable', 'the connection was cut');
-  async function* pieces(from: number, to: number, failure?: BackupError): AsyncGenerator<Buffer> {
-    for (let at = from; at < to; at += 1000)
-      yield await Promise.resolve(bytes.subarray(at, Math.min(to, at + 1000)));
-    if (failure !== undefined) throw failure;
-  }
-  const open = (
-    first: AsyncIterable<Buffer>,
-    reopen: (offset: number) => AsyncIterable<Buffer>,
-    check = md5Check(md5(bytes)),
-  ) =>
-    checkedBody({
-      what: 'object x',
-      sizeBytes: bytes.length,
-      check,
-      first,
-      reopen: async (at) => await Promise.resolve(reopen(at)),
-    });
+const cut = () => new BackupError('store-unavailable', 'the connection was cut');
+async function* pieces(from: number, to: number, failure?: BackupError): AsyncGenerator<Buffer> {
+  for (let at = from; at < to; at += 1000)
+    yield await Promise.resolve(bytes.subarray(at, Math.min(to, at + 1000)));
+  if (failure !== undefined) throw failure;
+}
+const open = (
+  first: AsyncIterable<Buffer>,
+  reopen: (offset: number) => AsyncIterable<Buffer>,
+  check = md5Check(md5(bytes)),
+) =>
+  checkedBody({
+    what: 'object x',
+    sizeBytes: bytes.length,
+    check,
+    first,
+    reopen: async (at) => await Promise.resolve(reopen(at)),
+  });
 
+const reopen = () => Promise.reject(new Error('there is nothing to continue'));
+
+describe('a checked body', () => {
   test('is continued at the byte where it was cut, as often as something came', async () => {
     const offsets: number[] = [];
     const body = open(pieces(0, 2500, cut()), (offset) => {
@@ -131,7 +133,6 @@ describe('a checked body', () => {
     [11_000, 'fewer'],
     [9000, 'more'],
   ])('of 10000 bytes where %i were announced is corrupt for having %s', async (sizeBytes, word) => {
-    const reopen = () => Promise.reject(new Error('there is nothing to continue'));
     const body = checkedBody({
       what: 'object x',
       sizeBytes,

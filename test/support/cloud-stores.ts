@@ -1,5 +1,6 @@
 /** Stores of this project on the servers of the test scripts. */
 import { createLogger } from '../../src/log.ts';
+import type { CheckableStore } from '../../src/store/check-store.ts';
 import type { ObjectStore } from '../../src/store/object-store.ts';
 import { createS3Store } from '../../src/store/s3.ts';
 import { s3Tuning, type S3StoreOptions, type S3Tuning } from '../../src/store/s3-options.ts';
@@ -58,7 +59,7 @@ export function swiftStore(
     readonly serviceUser?: ServiceUser;
     readonly tuning?: Partial<SwiftTuning>;
   } = {},
-): ObjectStore {
+): ObjectStore & CheckableStore {
   return createSwiftStore({
     options,
     serviceUser: more.serviceUser,
@@ -90,7 +91,10 @@ export function s3ApiOptions(endpointUrl: string, changes: Partial<S3StoreOption
   };
 }
 
-export function s3Store(options: S3StoreOptions, tuning: Partial<S3Tuning> = {}): ObjectStore {
+export function s3Store(
+  options: S3StoreOptions,
+  tuning: Partial<S3Tuning> = {},
+): ObjectStore & CheckableStore {
   const smallParts = { ...s3Tuning, partBytes: 5 * 1024 * 1024, ...tuning };
   return createS3Store({ options, tuning: smallParts, retryPolicy: quickRetries, log: silentLog });
 }
