@@ -23,6 +23,7 @@ import {
 import { makeVolumeFile, patternBytes } from '../support/random-volume.ts';
 
 const mebibyte = 1024 * 1024;
+const patience = { timeout: 20_000 };
 const sizeBytes = 4 * mebibyte + 100;
 
 describe('writing a stream into a volume', () => {
@@ -127,7 +128,7 @@ describe('writing a stream into a volume', () => {
     const answer = await put(body);
     expect(answer.status).toBeGreaterThanOrEqual(400);
     expect(codeOf(answer)).toBe(code);
-    await vi.waitFor(async () => expect(await openFilesBelow(agent.directory)).toBe(0));
+    await vi.waitFor(async () => expect(await openFilesBelow(agent.directory)).toBe(0), patience);
   });
 
   test('refuses another content type', async () => {
@@ -158,8 +159,9 @@ describe('writing a stream into a volume', () => {
     });
     outgoing.on('error', () => {});
     outgoing.write(streamOf(data(0, mebibyte, 7)));
-    await vi.waitFor(async () =>
-      expect((await content()).subarray(0, 512).equals(patternBytes(0, 512, 7))).toBe(true),
+    await vi.waitFor(
+      async () => expect((await content()).subarray(0, 512).equals(patternBytes(0, 512, 7))).toBe(true),
+      patience,
     );
 
     const second = await put(streamOf(totals(0, 0)));
@@ -168,8 +170,8 @@ describe('writing a stream into a volume', () => {
     outgoing.destroy();
     await vi.waitFor(async () => {
       expect((await put(streamOf(data(0, 512, 8), totals(512, 0)))).status).toBe(200);
-    });
-    await vi.waitFor(async () => expect(await openFilesBelow(agent.directory)).toBe(0));
+    }, patience);
+    await vi.waitFor(async () => expect(await openFilesBelow(agent.directory)).toBe(0), patience);
   });
 });
 
