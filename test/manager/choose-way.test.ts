@@ -13,6 +13,7 @@ let rig: Rig;
 let volumeId: string;
 let parent: Backup;
 const sizeBytes = 40 * blockSize;
+const { signal } = new AbortController();
 
 beforeAll(async () => {
   machine = await startMachine();
@@ -57,15 +58,26 @@ function wrapSource(wrap: (source: BlockSource) => Partial<BlockSource>): void {
 }
 
 test('a snapshot that is gone makes a compare', async () => {
-  const { snapshots } = await machine.client.volume(
-    'file',
-    volumeName(volumeId),
-    new AbortController().signal,
-  );
+  const { snapshots } = await machine.client.volume('file', volumeName(volumeId), signal);
   for (const { name } of snapshots) {
-    await machine.client.deleteSnapshot('file', volumeName(volumeId), name, new AbortController().signal);
+    await machine.client.deleteSnapshot('file', volumeName(volumeId), name, signal);
   }
   await increment('compare', /is gone/);
+});
+
+test('a snapshot that was made anew under its name makes a compare', async () => {
+  const { snapshots } = await machine.client.volume('file', volumeName(volumeId), signal);
+  for (const { name } of snapshots) {
+    await machine.client.deleteSnapshot('file', volumeName(volumeId), name, signal);
+    await machine.client.createSnapshot('file', volumeName(volumeId), name, signal);
+  }
+  await increment('compare', /was made anew/);
+});
+
+test('a backend that has no delta makes a compare', async () => {
+  const info = await rig.environment.storage.forHost('host@file').info(signal);
+  rig.overrides.info = async () => ({ ...info, delta: 'none' });
+  await increment('compare', /cannot list changes/);
 });
 
 test('a volume that was made anew under its name makes a compare', async () => {
@@ -93,9 +105,9 @@ test('a parent made by cinder-backup makes a compare', async () => {
 
 test('a delta that the agent refuses in the call becomes a compare', async () => {
   wrapSource((source) => ({
-    delta: async function* (previous, signal) {
+    delta: async function* (previous, inner) {
       if (previous !== null) throw new BackupError('delta-unavailable', 'the maps are lost');
-      yield* source.delta(previous, signal);
+      yield* source.delta(previous, inner);
     },
   }));
   const row = await increment('compare', /the maps are lost/);
@@ -106,7 +118,7 @@ test('a delta that the agent refuses in the call becomes a compare', async () =>
 
 test('a parent whose metadata is missing makes a full', async () => {
   const { container, key } = keyOf(parent, '_metadata');
-  await rig.objects.remove(container, key, new AbortController().signal);
+  await rig.objects.remove(container, key, signal);
   await increment('full', /_metadata is absent/);
 });
 
@@ -118,19 +130,19 @@ test('a parent whose metadata is damaged makes a full', async () => {
 
 test('a parent that lacks an object makes a full', async () => {
   const { container, key } = keyOf(parent, '-00007');
-  await rig.objects.remove(container, key, new AbortController().signal);
+  await rig.objects.remove(container, key, signal);
   await increment('full', /1 missing, such as .*-00007/);
 });
 
 test('a parent with an object too many makes a full', async () => {
   const { container, key } = keyOf(parent, '-00099');
-  await rig.objects.put(container, key, Buffer.from('stray'), { signal: new AbortController().signal });
+  await rig.objects.put(container, key, Buffer.from('stray'), { signal: signal });
   await increment('full', /1 too many, such as .*-00099/);
 });
 
 test('a parent without its hash list makes a full', async () => {
   const { container, key } = keyOf(parent, '_sha256file');
-  await rig.objects.remove(container, key, new AbortController().signal);
+  await rig.objects.remove(container, key, signal);
   await increment('full', /missing/);
 });
 
@@ -186,8 +198,8 @@ test('a store that cannot be asked about the parent is an error, not a full', as
 
 test('an agent that sends bytes that are not those of its digests ends in an error', async () => {
   wrapSource((source) => ({
-    delta: async function* (previous, signal) {
-      for await (const event of source.delta(previous, signal)) {
+    delta: async function* (previous, inner) {
+      for await (const event of source.delta(previous, inner)) {
         if (event.kind !== 'data') yield event;
         else {
           const bytes = Buffer.from(event.bytes);

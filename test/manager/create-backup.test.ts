@@ -2,6 +2,7 @@ import { truncate } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { getSnapshot } from '../../src/database/snapshots.ts';
 import { getVolume, moveVolume } from '../../src/database/volumes.ts';
+import { createBackup } from '../../src/manager/create-backup.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import { blockSize, context, createRig, keyOf, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
 
@@ -162,6 +163,52 @@ test('a volume that is not on the storage ends in an error that names it', async
   const { row } = await rig.backup(volumeId);
   expect(row).toMatchObject({ status: 'error', failReason: `volume-${volumeId} is gone` });
   expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test.each(['info', 'getVolume', 'createSnapshot'] as const)(
+  'when %s of the agent fails nothing is left behind',
+  async (call) => {
+    const volumeId = await rig.addVolume(sizeBytes);
+    rig.overrides[call] = (): Promise<never> =>
+      Promise.reject(new BackupError('agent-unavailable', `${call} got no answer`));
+    const { row, operation } = await rig.backup(volumeId);
+    delete rig.overrides[call];
+    expect(operation).toMatchObject({ state: 'failed', error: { code: 'agent-unavailable' } });
+    expect(row).toMatchObject({ status: 'error', failReason: `${call} got no answer` });
+    expect(await rig.volumeStatus(volumeId)).toBe('available');
+    expect(keysIn(rig)).toEqual([]);
+    expect((await rig.backup(volumeId)).row.status).toBe('available');
+    expect(await rig.snapshotOwners(volumeId)).not.toContain(row.id);
+  },
+);
+
+test('an old snapshot that cannot be removed does not spoil the backup, and goes with the next one', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const { row: first } = await rig.backup(volumeId);
+  rig.overrides.deleteSnapshot = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
+  const { row: second } = await rig.backup(volumeId);
+  expect(second.status).toBe('available');
+  expect(new Set(await rig.snapshotOwners(volumeId))).toEqual(new Set([first.id, second.id]));
+  delete rig.overrides.deleteSnapshot;
+  const { row: third } = await rig.backup(volumeId);
+  expect(await rig.snapshotOwners(volumeId)).toEqual([third.id]);
+});
+
+test('a message that is delivered twice does not harm the backup that it made', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const { row } = await rig.backup(volumeId);
+  const stored = keysIn(rig);
+  const run = {
+    id: 'again',
+    signal: new AbortController().signal,
+    progress: { plannedBytes: null, doneBytes: 0, readBytes: 0, sentBytes: 0, storedBytes: 0 },
+    explain: () => {},
+    keep: () => {},
+  };
+  const again = createBackup(rig.environment, context, row.id, run);
+  await expect(again).rejects.toMatchObject({ code: 'state-invalid' });
+  expect(await rig.row(row.id)).toEqual(row);
+  expect(keysIn(rig)).toEqual(stored);
 });
 
 test('deleting by force while it is made cancels it and leaves nothing', async () => {

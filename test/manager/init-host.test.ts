@@ -5,7 +5,7 @@ import { getVolume } from '../../src/database/volumes.ts';
 import type { Backup, BackupStatus } from '../../src/model/backup.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import { backupSnapshotName, volumeName } from '../../src/model/names.ts';
-import { blockSize, createRig, keyOf, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
+import { blockSize, context, createRig, keyOf, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
 
 const signal = new AbortController().signal;
 let machine: Machine;
@@ -155,4 +155,37 @@ test('starting again changes nothing', async () => {
   await restart();
   expect(await rig.row(full.id)).toEqual(before);
   expect(await rig.snapshotOwners(volumeId)).toEqual([full.id]);
+});
+
+test.each([
+  ['creating', 'error'],
+  ['extending', 'error_extending'],
+  ['restoring-backup', 'error_restoring'],
+])('a volume that was %s is %s afterwards', async (before, after) => {
+  await leaveVolume(volumeId, before, null);
+  await restart();
+  expect(await rig.volumeStatus(volumeId)).toBe(after);
+});
+
+test('snapshots that were being made or deleted get their end', async () => {
+  const made = await rig.volumes.createSnapshot(context, {
+    volumeId,
+    name: null,
+    description: null,
+    force: false,
+  });
+  await rig.volumes.settle();
+  const half = randomUUID();
+  const fields = { id: half, volumeId, projectId: 'demo', userId: 'u', volumeSizeGiB: 1 };
+  await insertSnapshot(rig.database.sql, { ...fields, name: null, description: null }, new Date());
+  await rig.database.sql
+    .updateTable('snapshots')
+    .set({ status: 'deleting' })
+    .where('id', '=', made.id)
+    .execute();
+  await restart();
+  expect((await getSnapshot(rig.database.sql, half)).status).toBe('error');
+  await expect(getSnapshot(rig.database.sql, made.id)).rejects.toMatchObject({ code: 'not-found' });
+  const { snapshots } = await machine.client.volume('file', volumeName(volumeId), signal);
+  expect(snapshots.map(({ name }) => name)).not.toContain(`snapshot-${made.id}`);
 });

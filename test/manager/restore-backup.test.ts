@@ -107,6 +107,19 @@ test.each([
   expect(message).toMatchObject({ event_id: 'VOLUME_VOLUME_BACKUP_015_026', resource_uuid: full.id });
 });
 
+test.each(['getVolume', 'openTarget'] as const)(
+  'when %s of the agent fails the rows are given back',
+  async (call) => {
+    const target = await rig.addVolume(sizeBytes, 9);
+    rig.overrides[call] = (): Promise<never> =>
+      Promise.reject(new BackupError('agent-unavailable', 'no answer'));
+    const { operation } = await rig.restore(full.id, target);
+    expect(operation).toMatchObject({ state: 'failed', error: { code: 'agent-unavailable' } });
+    expect(await rig.volumeStatus(target)).toBe('error_restoring');
+    expect((await rig.row(full.id)).status).toBe('available');
+  },
+);
+
 test('a flipped bit in an object never ends in success', async () => {
   const { container, key } = keyOf(full, '-00006');
   rig.objects.corrupt(container, key, (bytes) => {

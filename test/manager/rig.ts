@@ -114,6 +114,7 @@ export function createRig(
       host: 'host',
       availabilityZone: 'nova',
       naming: 'posix',
+      container: undefined,
       objectBytes: 4 * blockSize,
       blockSize: changes.blockSize ?? blockSize,
       codec: 'zlib',
