@@ -24,8 +24,9 @@ export type ToWorker =
   | { readonly kind: 'taken'; readonly cell: number }
   | { readonly kind: 'abort' };
 
-/** From the worker: a cell that comes back empty, or one with checked bytes at `offset` of the object. */
+/** From the worker: a cell that comes back empty, one with checked bytes at `offset` of the object, or no more of either. */
 export type FromWorker =
+  | { readonly kind: 'end' }
   | { readonly kind: 'used'; readonly cell: number }
   | { readonly kind: 'bytes'; readonly cell: number; readonly offset: number; readonly length: number };
 
@@ -50,7 +51,7 @@ export function cutCells(slabBytes: number, blockSize: number): Cells {
 
 class Aborted extends Error {}
 
-/** Reads the body from the port, checks it, and delivers the bytes of the segments. Returns the faults. */
+/** Reads the body from the port, checks it, and delivers the bytes of the segments. Returns the faults. The other side closes. */
 export async function unsealPieces(job: PiecesJob, codecs: BodyCodecs): Promise<ObjectFault[]> {
   const cells = cutCells(job.slab.byteLength, job.blockSize);
   const arrived = createQueue<{ readonly cell: number; readonly length: number }>(cells.inCells);
@@ -80,7 +81,7 @@ export async function unsealPieces(job: PiecesJob, codecs: BodyCodecs): Promise<
     if (error instanceof Aborted) return [];
     throw error;
   } finally {
-    job.port.close();
+    send({ kind: 'end' });
   }
 }
 

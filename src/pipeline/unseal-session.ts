@@ -18,6 +18,11 @@ export async function unsealInPieces(
   const filled = createQueue<Extract<FromWorker, { kind: 'bytes' }>>(cells.outCells);
   for (let cell = 0; cell < cells.inCells; cell += 1) await free.push(cell);
   port.on('message', (message: FromWorker) => {
+    // The answer of the thread travels on another port and may overtake these.
+    if (message.kind === 'end') {
+      filled.end();
+      return;
+    }
     const moved = message.kind === 'used' ? free.push(message.cell) : filled.push(message);
     moved.catch(() => undefined);
   });
@@ -44,7 +49,6 @@ export async function unsealInPieces(
       },
       [port2],
     );
-    filled.end();
     await taking;
     if (failures.length > 0) throw failures[0];
     return faults;

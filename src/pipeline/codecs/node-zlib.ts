@@ -111,16 +111,18 @@ async function* streamed(
   engine: Duplex & { readonly bytesWritten: number },
 ): AsyncGenerator<Buffer> {
   let fed = 0;
+  // A write in flight is never answered once the stream has failed.
+  const closed = new Promise<void>((resolve) => engine.once('close', resolve));
+  const write = (piece: Buffer) =>
+    new Promise<void>((resolve) => {
+      engine.write(piece, () => resolve());
+    });
   const feed = async () => {
     try {
       for await (const piece of pieces) {
         fed += piece.length;
-        await new Promise<void>((resolve, reject) => {
-          engine.write(piece, (error) => {
-            if (error) reject(error);
-            else resolve();
-          });
-        });
+        await Promise.race([write(piece), closed]);
+        if (engine.destroyed) return;
       }
       engine.end();
     } catch (error) {

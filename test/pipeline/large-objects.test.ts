@@ -1,0 +1,166 @@
+import { hash } from 'node:crypto';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { BackupError } from '../../src/model/errors.ts';
+import { createSealer, type ObjectFault, type Sealer } from '../../src/pipeline/sealer.ts';
+import { createFaultPlanStore } from '../support/fault-plan-store.ts';
+import { createMemoryStore } from '../support/memory-store.ts';
+import { createMemoryTarget, createMemoryVolume } from '../support/memory-volume.ts';
+import { createPipelineRun, testContainer } from '../support/pipeline-run.ts';
+import { createRandom, patternBytes } from '../support/random-volume.ts';
+
+const mebibyte = 1024 * 1024;
+const codecs = ['none', 'zlib', 'bz2', 'zstd'] as const;
+let sealer: Sealer;
+
+beforeAll(async () => {
+  sealer = await createSealer({ threads: 2 });
+});
+afterAll(() => sealer.close());
+
+describe('objects larger than a slab', () => {
+  test.for(codecs)('are restored and verified in the memory of a few cells (%s)', async (codec) => {
+    const random = createRandom();
+    const blockSize = 4096;
+    const store = createMemoryStore();
+    const writer = createPipelineRun(store, sealer, 64 * mebibyte);
+    const volume = createMemoryVolume(5 * mebibyte + 1536);
+    volume.write([{ offset: 0, length: 4 * mebibyte }]);
+    const first = volume.snapshot();
+    await writer.backup({ source: volume.source(first, { blockSize }), codec, objectBytes: 3 * mebibyte });
+    volume.write([
+      { offset: mebibyte, length: 8192 },
+      { offset: 4.5 * mebibyte, length: 0.5 * mebibyte + 1536 },
+    ]);
+    const source = volume.source(volume.snapshot(), { blockSize });
+    await writer.backup({ source, codec, objectBytes: 3 * mebibyte, mode: 'delta', previous: first });
+
+    const ceiling = 4 * mebibyte;
+    const reader = createPipelineRun(store, sealer, ceiling);
+    reader.chain.push(...writer.chain);
+    expect(writer.chain[0]?.metadata.objects[0]?.length).toBeGreaterThan(ceiling / 10);
+    const target = createMemoryTarget(volume.bytes.length, random);
+    await reader.restore(target);
+    expect(target.bytes.equals(volume.bytes)).toBe(true);
+    expect(await reader.verify()).toEqual({ checkedBytes: volume.bytes.length, badRanges: [] });
+    expect(reader.memory.peak).toBeLessThanOrEqual(ceiling);
+
+    const key = writer.chain[0]?.metadata.objects[0]?.key ?? '';
+    const body = store.containers.get(testContainer)?.get(key) ?? Buffer.alloc(0);
+    for (const at of [2, random.between(0, body.length - 1), body.length - 3]) {
+      store.corrupt(testContainer, key, (bytes) => {
+        bytes[at] = (bytes[at] ?? 0) ^ 0xff;
+        return bytes;
+      });
+      const spoiled = createMemoryTarget(volume.bytes.length, random);
+      await expect(reader.restore(spoiled)).rejects.toMatchObject({
+        code: 'corrupt',
+        details: { object: key },
+      });
+      expect(spoiled.state).toBe('aborted');
+      const { badRanges } = await reader.verify();
+      expect(badRanges.map(({ object }) => object)).toContain(key);
+      store.corrupt(testContainer, key, () => Buffer.from(body));
+    }
+    expect(reader.memory.held).toBe(0);
+  });
+
+  test('a body that breaks off, or is cancelled, ends the restore and gives everything back', async () => {
+    const store = createMemoryStore();
+    const writer = createPipelineRun(store, sealer, 64 * mebibyte);
+    const volume = createMemoryVolume(4 * mebibyte);
+    volume.write([{ offset: 0, length: 4 * mebibyte }]);
+    const source = volume.source(volume.snapshot(), { blockSize: 4096 });
+    await writer.backup({ source, codec: 'none', objectBytes: 4 * mebibyte });
+    const broken = createFaultPlanStore(store, { call: 'getPiece', at: 9, when: 'before' });
+    const reader = createPipelineRun(broken, sealer, 4 * mebibyte);
+    reader.chain.push(...writer.chain);
+    const target = createMemoryTarget(volume.bytes.length, createRandom());
+    await expect(reader.restore(target)).rejects.toMatchObject({ code: 'store-unavailable' });
+    expect(reader.memory.held).toBe(0);
+
+    broken.plan({ call: 'getPiece', at: 9, when: 'stall' });
+    const controller = new AbortController();
+    const again = createMemoryTarget(volume.bytes.length, createRandom());
+    const running = reader.restore(again, controller.signal);
+    running.catch(() => undefined);
+    setImmediate(() => controller.abort(new BackupError('cancelled', 'enough')));
+    await expect(running).rejects.toMatchObject({ code: 'cancelled' });
+    expect([target.state, again.state]).toEqual(['aborted', 'aborted']);
+    expect(reader.memory.held).toBe(0);
+    await expect(sealer.sealZeros(512, 'zlib')).resolves.toBeDefined();
+  });
+});
+
+describe('a body in pieces', () => {
+  const blockSize = 512;
+  const bytes = patternBytes(0, 300_000, 5);
+
+  /** Seals through the threads, then unseals what `spoil` makes of it. */
+  async function unseal(
+    codec: (typeof codecs)[number],
+    spoil: (body: Buffer) => Buffer,
+    length = bytes.length,
+  ): Promise<{ faults: readonly ObjectFault[]; taken: Buffer }> {
+    const slab = new SharedArrayBuffer(bytes.length);
+    const out = codec === 'none' ? null : new SharedArrayBuffer(bytes.length);
+    bytes.copy(Buffer.from(slab));
+    const digests = blockDigests(bytes, blockSize);
+    const objects = [{ start: 0, offset: 0, length: bytes.length }];
+    const [sealed] = await sealer.seal({ codec, blockSize, slab, out, objects, digests });
+    if (sealed === undefined) throw new Error('nothing was sealed');
+    const body = spoil(Buffer.from(sealed.body));
+    const taken: Buffer[] = [];
+    async function* pieces() {
+      for (let at = 0; at < body.length; at += 7001) yield body.subarray(at, at + 7001);
+    }
+    const segments = [
+      { offset: 1024, length: 51_200 },
+      { offset: 102_400, length: length - 102_400 },
+    ];
+    const faults = await sealer.unsealStream({
+      codec: sealed.codec,
+      length,
+      md5: hash('md5', bytes.subarray(0, length), 'hex'),
+      blockSize,
+      segments,
+      digests: Buffer.concat(
+        segments.map((segment) =>
+          blockDigests(bytes.subarray(segment.offset, segment.offset + segment.length), blockSize),
+        ),
+      ),
+      slab: new SharedArrayBuffer(65_536),
+      pieces: pieces(),
+      take: async (offset, part) => {
+        expect(bytes.compare(part, 0, part.length, offset, offset + part.length)).toBe(0);
+        taken.push(Buffer.from(part));
+      },
+      signal: new AbortController().signal,
+    });
+    return { faults, taken: Buffer.concat(taken) };
+  }
+
+  test.for(codecs)('gives the segments and nothing else, checked (%s)', async (codec) => {
+    const { faults, taken } = await unseal(codec, (body) => body);
+    expect(faults).toEqual([]);
+    expect(taken.equals(Buffer.concat([bytes.subarray(1024, 52_224), bytes.subarray(102_400)]))).toBe(true);
+  });
+
+  test.for(codecs)('that ends early, goes on after its end, or is too long is faulty (%s)', async (codec) => {
+    const cut = await unseal(codec, (body) => body.subarray(0, body.length - 9));
+    const junk = await unseal(codec, (body) => Buffer.concat([body, Buffer.from('junk')]));
+    const long = await unseal(codec, (body) => body, 204_800);
+    for (const { faults } of [cut, junk, long]) {
+      expect(faults).toHaveLength(1);
+      expect(faults[0]?.length === null || faults[0]?.length === 512).toBe(true);
+    }
+    expect(long.faults[0]?.reason).toContain('more than the 204800 bytes');
+  });
+});
+
+function blockDigests(bytes: Buffer, blockSize: number): Buffer {
+  const digests: Buffer[] = [];
+  for (let at = 0; at < bytes.length; at += blockSize) {
+    digests.push(hash('sha256', bytes.subarray(at, at + blockSize), 'buffer'));
+  }
+  return Buffer.concat(digests);
+}
