@@ -12,6 +12,7 @@ import type { VolumeBackend } from '../../src/agent/volume-backend.ts';
 import { createLogger } from '../../src/log.ts';
 import { backupSnapshotName, volumeName } from '../../src/model/names.ts';
 import { createFrameDecoder, type Frame } from '../../src/protocol/frames.ts';
+import { makeVolumeFile } from './random-volume.ts';
 
 export type RunningAgent = {
   readonly url: string;
@@ -63,6 +64,18 @@ export function volumesPath(volume?: string): string {
 
 export function freshVolumeName(): string {
   return volumeName(randomUUID());
+}
+
+/** A volume file with the bytes of generation 1 in `extents`, or in all of it. */
+export async function volumeOf(
+  agent: RunningAgent,
+  sizeBytes: number,
+  extents?: { offset: number; length: number }[],
+): Promise<string> {
+  const volume = freshVolumeName();
+  const path = join(agent.directory, volume);
+  await makeVolumeFile(path, extents === undefined ? { sizeBytes } : { sizeBytes, extents });
+  return volume;
 }
 
 export async function snapshotOf(agent: RunningAgent, volume: string): Promise<string> {
