@@ -181,6 +181,16 @@ describe('reading', () => {
     }
   });
 
+  test('finds any changed byte of a line', async () => {
+    const text = await encode(digestsOf(5));
+    const line = text.indexOf('sha256s') + 11 + 2 * 72;
+    for (let at = line; at < line + 72; at += 1) {
+      const broken = Buffer.from(text);
+      broken[at] = 'x'.charCodeAt(0);
+      await expect(read(broken, 100_000), `byte ${at - line}`).rejects.toMatchObject({ code: 'corrupt' });
+    }
+  });
+
   test('a document that is cut anywhere is corrupt', async () => {
     const text = await encode(digestsOf(3));
     for (let length = 0; length < text.length; length += 1) {
@@ -193,6 +203,7 @@ describe('reading', () => {
     ['a bare string', () => 'ab'.repeat(32)],
     ['a short hash', () => ({ ...good(), sha256s: ['ab'.repeat(31)] })],
     ['a long hash', () => ({ ...good(), sha256s: ['ab'.repeat(33)] })],
+    ['a long hash behind others', () => ({ ...good(), sha256s: ['ab'.repeat(32), 'ab'.repeat(33)] })],
     ['a hash that is no hex', () => ({ ...good(), sha256s: ['zz'.repeat(32)] })],
     ['a hash of wide characters', () => ({ ...good(), sha256s: ['š'.repeat(64)] })],
     ['a number among the hashes', () => ({ ...good(), sha256s: ['ab'.repeat(32), 5] })],

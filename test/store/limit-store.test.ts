@@ -69,6 +69,26 @@ describe('limit store', () => {
     await slow.return?.();
   });
 
+  test('a piece that is awaited holds a slot until it is there', async () => {
+    const memory = createMemoryStore();
+    const faulty = createFaultPlanStore(memory, { call: 'getPiece', at: 1, when: 'stall' });
+    const store = createLimitStore(faulty, { puts: 1, gets: 1 });
+    await store.ensureContainer('c', signal);
+    await store.put('c', 'k', patternBytes(1000, 1), options);
+    const stalled = new AbortController();
+    const slow = collect((await store.get('c', 'k', { signal: stalled.signal })).body);
+    let opened = false;
+    const other = store.get('c', 'k', options).then(({ body }) => {
+      opened = true;
+      return collect(body);
+    });
+    await new Promise((resolve) => setImmediate(resolve));
+    expect(opened).toBe(false);
+    stalled.abort(new Error('enough'));
+    await expect(slow).rejects.toMatchObject({ code: 'cancelled' });
+    expect((await other).equals(patternBytes(1000, 1))).toBe(true);
+  });
+
   test('a put that waits for its slot ends when its signal aborts, and the slot goes to the next', async () => {
     const faulty = createFaultPlanStore(createMemoryStore(), { call: 'put', at: 1, when: 'stall' });
     const store = createLimitStore(faulty, { puts: 1, gets: 1 });
