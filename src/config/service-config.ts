@@ -109,6 +109,26 @@ export async function loadAgentConfig(
   return finish(settings, problems, config);
 }
 
+/** Where backups go, for a service that takes nothing else from these files. */
+export type StoreFileConfig = {
+  readonly store: StoreConfig;
+  readonly serviceUser: KeystoneCredentials | undefined;
+};
+
+/** Loads what `backup_driver` and its options say. Throws one `config-invalid` for everything that is wrong. */
+export async function loadStoreConfig(
+  configArguments: readonly ConfigArgument[],
+): Promise<Loaded<StoreFileConfig>> {
+  const { files, problems } = await readConfigFiles(configArguments);
+  const settings = createSettings(files, optionTables);
+  const core = readCoreConfig(settings);
+  const store = readStoreConfig(settings, core.backupDriver);
+  const serviceUser = readServiceUser(settings);
+  throwIfProblems([...problems, ...settings.problems]);
+  if (store === undefined) throw new BackupError('bug', 'a missing section was not reported');
+  return finish(settings, problems, { store, serviceUser });
+}
+
 /** The configuration of the service from files that have been read. */
 export function serviceConfigOf({ files, problems }: ConfigFiles): Loaded<ServiceConfig> {
   const settings = createSettings(files, optionTables);

@@ -1,9 +1,11 @@
 /** `cinder-delta service`: the flags of the standalone service. */
-import { createLogger } from '../log.ts';
+import { loadStoreConfig } from '../config/service-config.ts';
+import { createLogger, type Logger } from '../log.ts';
 import { codecOf } from '../model/codec.ts';
 import { isLoopback } from '../rest/access.ts';
 import { parseFlags, readFlagFile, type Flags } from './flags.ts';
 import { runUntilSignal } from './lifecycle.ts';
+import { openStore, type OpenedStore } from './open-store.ts';
 import { createStandalone, standaloneDefaults, type StandaloneOptions } from './standalone.ts';
 
 export const serviceHelp = `cinder-delta service: backups of the volumes under a state directory, over REST
@@ -12,6 +14,7 @@ export const serviceHelp = `cinder-delta service: backups of the volumes under a
   --host ADDRESS         address of the REST API (127.0.0.1); another than loopback needs --token-file
   --port PORT            port of the REST API (8776; 0 takes a free one)
   --token-file FILE      its content must be sent as X-Auth-Token
+  --store-config FILE    backups go where backup_driver of this cinder.conf says (<state>/backups)
   --codec NAME           none, zlib, bz2, zstd (zlib)
   --zlib-effort NAME     speed, balanced, size (balanced)
   --object-bytes N       size of an object before compression (52428800)
@@ -28,6 +31,7 @@ export type ServiceSettings = {
   readonly host: string;
   readonly port: number;
   readonly options: StandaloneOptions;
+  readonly storeConfig: string | undefined;
   readonly logLevel: string;
 };
 
@@ -36,6 +40,7 @@ const names = [
   'host',
   'port',
   'token-file',
+  'store-config',
   'codec',
   'zlib-effort',
   'object-bytes',
@@ -62,6 +67,7 @@ export async function parseServiceFlags(args: readonly string[]): Promise<Servic
     host,
     port: flags.integer('port', { minimum: 0, maximum: 65_535 }) ?? 8776,
     options: { ...readSizes(flags), ...readLimits(flags), token },
+    storeConfig: flags.text('store-config'),
     logLevel: flags.choice('log-level', logLevels) ?? 'info',
   };
   flags.requireValid();
@@ -104,8 +110,21 @@ function readLimits(flags: Flags): Pick<StandaloneOptions, 'memoryBytes' | 'maxO
 
 /** Runs the service until it is told to stop. Returns the exit code. */
 export async function runService(args: readonly string[]): Promise<number> {
-  const { stateDir, host, port, options, logLevel } = await parseServiceFlags(args);
+  const { stateDir, host, port, options, storeConfig, logLevel } = await parseServiceFlags(args);
   const log = createLogger({ level: logLevel });
-  const service = await createStandalone({ stateDir, host, port, options, log });
+  const store = storeConfig === undefined ? undefined : await openStoreOf(storeConfig, log);
+  const service = await createStandalone({ stateDir, host, port, options, store, log });
   return await runUntilSignal(log, () => service.close());
+}
+
+/** Opens the store of a cinder.conf and tests it; what is wrong with it is logged, since it may come right later. */
+async function openStoreOf(path: string, log: Logger): Promise<OpenedStore> {
+  const { config, warnings } = await loadStoreConfig([{ kind: 'file', path }]);
+  for (const warning of warnings) log.warn({ file: path }, warning);
+  const region = process.env['AWS_DEFAULT_REGION'];
+  const opened = openStore(config.store, { serviceUser: config.serviceUser, caller: null, region, log });
+  const { ready, findings } = await opened.check(new AbortController().signal);
+  for (const finding of findings)
+    log[ready ? 'info' : 'error']({ store: config.store.kind, finding }, 'self-test of the store');
+  return opened;
 }

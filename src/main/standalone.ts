@@ -4,7 +4,7 @@
  *   <state>/lock                     one process at a time
  *   <state>/cinder-delta.sqlite      rows, in Cinder's tables
  *   <state>/volumes/volume-<uuid>    raw volumes, served by an agent on loopback
- *   <state>/backups/                 the store, in the layout of Cinder's posix driver
+ *   <state>/backups/                 the store, in the layout of Cinder's posix driver, unless another is configured
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
@@ -29,11 +29,9 @@ import { createSealer } from '../pipeline/sealer.ts';
 import { createRestApp } from '../rest/app.ts';
 import { createMetrics } from '../rest/metrics.ts';
 import type { RestApp } from '../rest/routes.ts';
-import { createLimitStore } from '../store/limit-store.ts';
-import { createPosixStore } from '../store/posix-store.ts';
-import { createRetryStore } from '../store/retry-store.ts';
 import { createAgentClient } from '../volume/agent-client.ts';
 import { createReleaseStack } from './lifecycle.ts';
+import { openPosixStore, type OpenedStore } from './open-store.ts';
 
 export type StandaloneOptions = {
   /** Size of an object before compression: a multiple of the block size. */
@@ -77,9 +75,6 @@ const serviceHost = 'standalone';
 const backendName = 'file';
 const availabilityZone = 'nova';
 const cleanupTimeoutMs = 60_000;
-/** A directory is near: few calls at once keep it busy, and what fails for long is not coming back. */
-const storeLimits = { puts: 8, gets: 16 };
-const storeRetry = { attempts: 5, firstDelayMs: 100, maxDelayMs: 5000 };
 const rememberedOperations = 1000;
 
 /**
@@ -92,6 +87,8 @@ export async function createStandalone(settings: {
   /** 0: any free port. */
   readonly port: number;
   readonly options?: Partial<StandaloneOptions>;
+  /** Instead of `<state>/backups`; it is closed with the service. */
+  readonly store?: OpenedStore | undefined;
   readonly log: Logger;
 }): Promise<Standalone> {
   const { log, host, port } = settings;
@@ -107,9 +104,8 @@ export async function createStandalone(settings: {
     stack.add('lock', () => lock.release());
     const database = openSqliteDatabase(join(stateDir, 'cinder-delta.sqlite'));
     stack.add('database', () => database.close());
-    const posix = createPosixStore({ directory: backupsDir, log });
-    stack.add('store', () => posix.close());
-    const store = createRetryStore(createLimitStore(posix, storeLimits), { policy: storeRetry, log });
+    const { store, naming, container } = settings.store ?? openPosixStore(backupsDir, log);
+    stack.add('store', () => store.close());
     const sealer = await createSealer({ log, zlibEffort: options.zlibEffort });
     stack.add('sealer', () => sealer.close());
 
@@ -149,7 +145,8 @@ export async function createStandalone(settings: {
       options: {
         host: serviceHost,
         availabilityZone,
-        naming: 'posix',
+        naming,
+        container,
         objectBytes: options.objectBytes,
         blockSize: options.blockSize,
         codec: options.codec,

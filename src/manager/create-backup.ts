@@ -81,7 +81,7 @@ async function requireSourceStatus(
 async function settlePlace(environment: ManagerEnvironment, backup: Backup): Promise<Backup> {
   const { clock, options, resources, database } = environment;
   const now = clock.now();
-  const container = backupContainer(options.naming, backup.id, backup.container);
+  const container = backupContainer(options.naming, backup.id, backup.container ?? options.container ?? null);
   const prefix = backupPrefix(options.naming, {
     volumeId: backup.volumeId,
     backupId: backup.id,

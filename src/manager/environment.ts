@@ -44,6 +44,8 @@ export type ManagerOptions = {
   readonly availabilityZone: string;
   /** How the store's objects are named. */
   readonly naming: NamingKind;
+  /** The container of backups that name none; undefined: what Cinder's driver takes. */
+  readonly container: string | undefined;
   readonly objectBytes: number;
   readonly blockSize: number;
   readonly codec: Codec;

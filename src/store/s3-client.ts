@@ -148,7 +148,8 @@ function httpOptions(options: S3StoreOptions): HttpOptions {
       caOption: 'backup_s3_ca_cert_file',
       insecureOption: 'backup_s3_verify_ssl = false',
     },
-    connections: options.maxPoolConnections,
+    // The limit wrapper bounds requests. A bound here would let bodies that rest keep puts from ever starting.
+    connections: null,
     connectTimeoutMs: options.timeoutMs,
     idleTimeoutMs: options.timeoutMs,
     caFile: options.verifyTls ? options.caCertFile : undefined,

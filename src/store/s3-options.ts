@@ -10,7 +10,6 @@ export type S3StoreOptions = Pick<
   | 'secretKey'
   | 'createContainers'
   | 'timeoutMs'
-  | 'maxPoolConnections'
   | 'verifyTls'
   | 'caCertFile'
   | 'httpProxy'

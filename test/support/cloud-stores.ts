@@ -79,7 +79,6 @@ export function s3ApiOptions(endpointUrl: string, changes: Partial<S3StoreOption
     secretKey: 'testing',
     createContainers: true,
     timeoutMs: 60_000,
-    maxPoolConnections: 10,
     verifyTls: true,
     caCertFile: undefined,
     httpProxy: undefined,
