@@ -22,6 +22,7 @@ export const neededPackages = [
   'swift-container',
   'swift-object',
   'memcached',
+  'rabbitmq-server',
 ] as const;
 
 const startPolicy = '/usr/sbin/policy-rc.d';

@@ -48,7 +48,7 @@ export type MessageBus = {
   readonly isConnected: boolean;
   /** Starts taking requests. Called once. */
   serve(dispatch: Dispatch): void;
-  /** Sends a request without waiting for its outcome; waits for the broker until the signal aborts. */
+  /** Sends a request without waiting for its outcome; waits for broker and queue until the signal aborts. */
   cast(request: OutgoingRequest, signal: AbortSignal): Promise<void>;
   /** Sends a request and returns its result: see RpcClient. */
   call(request: OutgoingRequest, signal: AbortSignal, timeoutSeconds?: number): Promise<Entity>;
@@ -90,6 +90,7 @@ export function openMessageBus({ config, host, programName, clock, log }: Messag
     queues: config.queues,
     publisher,
     responseTimeoutSeconds: config.responseTimeoutSeconds,
+    wait,
     log,
   });
   const replies = createReplySender({

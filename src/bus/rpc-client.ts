@@ -11,7 +11,7 @@ import { createQueueConsumer } from './consumer.ts';
 import { decodeEnvelope, encodeEnvelope } from './envelope.ts';
 import { parseFailure } from './failure.ts';
 import type { Link, LinkSetup } from './link.ts';
-import type { Publisher } from './publisher.ts';
+import type { Publisher, Wait } from './publisher.ts';
 import { parseReply, renderRequest, type PendingCall, type RpcReply } from './rpc-message.ts';
 import { createSeenMessages } from './seen-messages.ts';
 import { fanoutExchange, queueSuffix, replyQueue, topicExchange } from './topology.ts';
@@ -33,7 +33,7 @@ export type OutgoingRequest = {
 };
 
 export type RpcClient = {
-  /** Returns when the broker has the request. Waits for the broker until the signal aborts. */
+  /** Returns when the request is in a queue. Waits for broker and queue until the signal aborts. */
   cast(request: OutgoingRequest, signal: AbortSignal): Promise<void>;
   /**
    * Returns the result. Throws the error that the peer's exception stands for, and `bus-unavailable` if no reply comes
@@ -49,8 +49,11 @@ export type RpcClientDeps = {
   readonly publisher: Publisher;
   /** rpc_response_timeout. */
   readonly responseTimeoutSeconds: number;
+  readonly wait: Wait;
   readonly log: Logger;
 };
+
+const unroutableDelayMs = 500;
 
 /** The volume service of a row's `host` (`host@backend#pool`): cinder/volume/rpcapi.py, _get_cctxt. */
 export function volumeTarget(volumeHost: string): RpcTarget {
@@ -90,31 +93,39 @@ export function createRpcClient(deps: RpcClientDeps): RpcClient {
     else if (reply.ending) deliver(reply);
   }
 
-  function publish(
-    request: OutgoingRequest,
+  /**
+   * Sends a request to where it will be read: a queue that is not there (the broker was restarted, its service has
+   * not come back yet) is waited for, until the signal aborts. Nobody has to listen to a fanout.
+   */
+  async function publish(
+    { target, method, args, version, context }: OutgoingRequest,
     call: PendingCall | undefined,
     signal: AbortSignal,
     expirationMs?: number,
-  ) {
-    const { target, method, version, context } = request;
+  ): Promise<void> {
     const message = renderRequest({
       method,
-      args: encodeMap(request.args),
+      args: encodeMap(args),
       version,
       namespace: undefined,
       context: context.items,
       uniqueId: uniqueId(),
       call,
     });
-    return publisher.publish(
-      {
-        exchange: target.kind === 'fanout' ? fanoutExchange(queues, target.topic) : topicExchange(queues),
-        routingKey: routingKeyOf(target),
-        content: encodeEnvelope(message),
-        ...(expirationMs === undefined ? {} : { expirationMs }),
-      },
-      signal,
-    );
+    const publication = {
+      exchange: target.kind === 'fanout' ? fanoutExchange(queues, target.topic) : topicExchange(queues),
+      routingKey: routingKeyOf(target),
+      content: encodeEnvelope(message),
+      mandatory: target.kind !== 'fanout',
+      ...(expirationMs === undefined ? {} : { expirationMs }),
+    };
+    while ((await publisher.publish(publication, signal)) === 'unroutable') {
+      log.warn(
+        { queue: publication.routingKey, method },
+        'the queue of a request does not exist: waiting for it',
+      );
+      await deps.wait(unroutableDelayMs, signal);
+    }
   }
 
   return {
