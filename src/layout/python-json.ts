@@ -2,6 +2,7 @@
 
 /** A JSON string: everything outside printable ASCII escaped, in lower-case hex. */
 export function pythonString(text: string): string {
+  if (/^[ !#-[\]-~]*$/.test(text)) return `"${text}"`;
   return JSON.stringify(text).replaceAll(
     /[\u007f-\uffff]/g,
     (unit) => `\\u${unit.charCodeAt(0).toString(16).padStart(4, '0')}`,

@@ -29,7 +29,10 @@ export type ObjectStore = {
   putStream(container: string, key: string, body: AsyncIterable<Buffer>, options: PutOptions): Promise<void>;
   /** Makes everything put into `container` survive a power failure. Nothing to do where the store promises that already. */
   flush(container: string, signal: AbortSignal): Promise<void>;
-  /** The bytes of an object in order. `sizeBytes` is known before the first byte. Leaving the loop early releases the source. */
+  /**
+   * The bytes of an object in order. `sizeBytes` is known before the first byte. A piece belongs to its reader. The body must be
+   * iterated: leaving the loop early releases the source; one that is never begun holds it until the signal aborts.
+   */
   get(
     container: string,
     key: string,

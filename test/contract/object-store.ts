@@ -7,7 +7,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { backupPrefix } from '../../src/layout/names.ts';
 import { BackupError, type ErrorCode } from '../../src/model/errors.ts';
 import type { ObjectStore } from '../../src/store/object-store.ts';
-import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
+import { inRecycledPieces, patternBytes } from '../support/pattern.ts';
 
 export type StoreUnderTest = {
   readonly store: ObjectStore;
@@ -50,9 +50,12 @@ export function objectStoreContract(name: string, makeStore: () => Promise<Store
         at: new Date(),
         availabilityZone: 'nova',
       });
+    /** Keeps the pieces as they come: they belong to the reader. */
     const read = async (container: string, key: string): Promise<Buffer> => {
       const { sizeBytes, body } = await store.get(container, key, options);
-      const bytes = await collect(body);
+      const pieces: Buffer[] = [];
+      for await (const piece of body) pieces.push(piece);
+      const bytes = Buffer.concat(pieces);
       expect(bytes.length).toBe(sizeBytes);
       return bytes;
     };
