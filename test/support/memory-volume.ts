@@ -70,14 +70,13 @@ function createSource(
 ): BlockSource {
   const { blockSize, frameBytes = 16 * blockSize, lie, step } = options;
   const lengthBytes = content.length;
-  const reused = Buffer.alloc(frameBytes);
-  const reusedDigests = Buffer.alloc(Math.ceil(frameBytes / blockSize) * digestBytes);
-
   async function* tell(
     ranges: readonly Extent[],
     kind: 'data' | 'digests',
     signal: AbortSignal,
   ): AsyncGenerator<ChangeEvent> {
+    const reused = Buffer.alloc(frameBytes);
+    const reusedDigests = Buffer.alloc(Math.ceil(frameBytes / blockSize) * digestBytes);
     const counted = { data_bytes: 0, zero_bytes: 0, digests: 0, read_bytes: 0 };
     for (const run of runsOf(content, ranges, blockSize)) {
       for (const { offset, length } of run.isZero ? [run] : splitExtents([run], frameBytes)) {
