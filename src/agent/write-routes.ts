@@ -3,7 +3,7 @@ import type { FastifyInstance, FastifyReply } from 'fastify';
 import type { IncomingMessage } from 'node:http';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
-import { cancelledBy } from '../model/errors.ts';
+import { BackupError, cancelledBy } from '../model/errors.ts';
 import { backendName, volumeNameSchema, writeTotals } from '../protocol/calls.ts';
 import { streamContentType } from '../protocol/frames.ts';
 import type { AgentContext } from './app.ts';
@@ -49,7 +49,11 @@ export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
         return totals;
       } catch (error) {
         cutOffLater(raw, reply);
-        throw controller.signal.aborted ? cancelledBy(controller.signal) : error;
+        if (controller.signal.aborted) throw cancelledBy(controller.signal);
+        if (!raw.destroyed || raw.complete) throw error;
+        throw new BackupError('cancelled', 'the client has gone away before its stream was complete', {
+          cause: error,
+        });
       } finally {
         done();
       }
