@@ -88,6 +88,14 @@ async function judge(
     if (joins && last.kind === verdict.kind && last.digests === null) {
       verdicts[verdicts.length - 1] = { ...last, length: last.length + verdict.length };
     } else if (
+      joins &&
+      last.digests !== null &&
+      verdict.digests !== null &&
+      last.length + verdict.length <= mergeGapBytes
+    ) {
+      const digests = Buffer.concat([last.digests, verdict.digests]);
+      verdicts[verdicts.length - 1] = { ...last, length: last.length + verdict.length, digests };
+    } else if (
       verdict.kind === 'fetch' &&
       joins &&
       last.kind === 'same' &&

@@ -23,10 +23,17 @@ type Waiting = {
 
 type Thread = { readonly worker: Worker; current: Waiting | null };
 
-const entry = new URL(`./seal-worker.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`, import.meta.url);
+const workerEntry = new URL(
+  `./seal-worker.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`,
+  import.meta.url,
+);
 
-/** Starts the threads and waits until they are ready. */
-export async function startSealThreads(count: number, settings: WorkerSettings): Promise<SealThreads> {
+/** Starts the threads and waits until they are ready. Throws `bug` if one cannot be started. */
+export async function startSealThreads(
+  count: number,
+  settings: WorkerSettings,
+  entry: URL = workerEntry,
+): Promise<SealThreads> {
   const queue: Waiting[] = [];
   const threads = new Set<Thread>();
   const idle: Thread[] = [];

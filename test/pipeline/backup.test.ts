@@ -26,6 +26,12 @@ function someVolume(): MemoryVolume {
   return volume;
 }
 
+/** Changes one bit of the block at 311296. */
+function lie(offset: number, bytes: Buffer): void {
+  const at = 311_296 + 77 - offset;
+  if (at >= 0 && at < bytes.length) bytes[at] = (bytes[at] ?? 0) ^ 1;
+}
+
 function keysOf(store: MemoryStore): string[] {
   return Array.from(store.containers.get(testContainer)?.keys() ?? []);
 }
@@ -115,10 +121,6 @@ describe('failures', () => {
       const store = createMemoryStore();
       const run = createPipelineRun(store, sealer, 16 * mebibyte);
       const volume = someVolume();
-      const lie = (offset: number, bytes: Buffer) => {
-        const at = 311_296 + 77 - offset;
-        if (at >= 0 && at < bytes.length) bytes[at] = (bytes[at] ?? 0) ^ 1;
-      };
       const source = volume.source(volume.snapshot(), { blockSize, lie });
       const failure = await run.backup({ source, codec }).catch((error: unknown) => error);
       expect(failure).toMatchObject({ code: 'corrupt', details: { offset: 311_296 } });

@@ -176,7 +176,7 @@ describe('damage', () => {
     expect(target.state).toBe('aborted');
     const damaged = await scene.run.verify();
     expect(damaged.badRanges.map(({ object }) => object)).toEqual([list]);
-    scene.store.corrupt(testContainer, key, (bytes) => bytes.reverse());
+    scene.store.corrupt(testContainer, key, (bytes) => Buffer.from(bytes.toReversed()));
     const both = await scene.run.verify();
     expect(both.badRanges.map(({ object }) => object).toSorted()).toEqual([list, key].toSorted());
   });

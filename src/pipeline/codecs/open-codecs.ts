@@ -8,7 +8,6 @@ import { openBzip2 } from './native-bzip2.ts';
 import { loadNativeLibraries, type NativeLibraries } from './native-library.ts';
 import { openZstd } from './native-zstd.ts';
 import { nodeDeflate, nodeZstd } from './node-zlib.ts';
-import { openWasmBzip2 } from './wasm-bzip2.ts';
 
 /** What zlib is to favour. */
 export type DeflateEffort = 'speed' | 'balanced' | 'size';
@@ -31,7 +30,7 @@ export async function openCodecs(effort: DeflateEffort): Promise<BodyCodecs> {
   return {
     zlib: openZlib(native, effort),
     zstd: (native && openZstd(native, levels[effort].zstd)) ?? nodeZstd(levels[effort].zstd),
-    bz2: (native && openBzip2(native)) ?? (await openWasmBzip2()),
+    bz2: (native && openBzip2(native)) ?? (await (await import('./wasm-bzip2.ts')).openWasmBzip2()),
   };
 }
 
