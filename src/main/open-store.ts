@@ -50,7 +50,7 @@ export function openStore(config: StoreConfig, deps: StoreDeps): OpenedStore {
         tuning: swiftTuning,
         caller: deps.caller,
         retryPolicy: policy,
-        now: () => Date.now(),
+        now,
         log,
       });
       const store = createRetryStore(createLimitStore(swift, swiftLimits), { policy, log });
@@ -59,7 +59,7 @@ export function openStore(config: StoreConfig, deps: StoreDeps): OpenedStore {
     case 's3': {
       const policy = s3RetryPolicy(config);
       const tuning = deps.region === undefined ? s3Tuning : { ...s3Tuning, region: deps.region };
-      const s3 = createS3Store({ options: config, tuning, retryPolicy: policy, log });
+      const s3 = createS3Store({ options: config, tuning, retryPolicy: policy, now, log });
       const limits = { puts: config.maxPoolConnections, gets: config.maxPoolConnections };
       const store = createRetryStore(createLimitStore(s3, limits), { policy, log });
       return { store, naming: 's3', container: config.bucket, check: checkOf(s3, config.bucket) };
@@ -74,6 +74,10 @@ export function openPosixStore(directory: string, log: Logger): OpenedStore {
   const posix = createPosixStore({ directory, log });
   const store = createRetryStore(createLimitStore(posix, posixLimits), { policy: posixRetries, log });
   return { store, naming: 'posix', container: undefined, check: alwaysReady };
+}
+
+function now(): number {
+  return Date.now();
 }
 
 async function alwaysReady(): Promise<StoreCheck> {

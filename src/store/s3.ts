@@ -35,11 +35,18 @@ export type S3Deps = {
   readonly tuning: S3Tuning;
   /** For parts of `putStream`; the same as the wrapper's. */
   readonly retryPolicy: RetryPolicy;
+  readonly now: () => number;
   readonly log: Logger;
 };
 
 /** Opens no connection yet. Throws `config-invalid`. */
-export function createS3Store({ options, tuning, retryPolicy, log }: S3Deps): ObjectStore & CheckableStore {
+export function createS3Store({
+  options,
+  tuning,
+  retryPolicy,
+  now,
+  log,
+}: S3Deps): ObjectStore & CheckableStore {
   const connection = createS3Connection(options, tuning);
   const customerKey = customerKeyOf(options, log);
   const uploads = {
@@ -166,7 +173,7 @@ export function createS3Store({ options, tuning, retryPolicy, log }: S3Deps): Ob
               'backup_s3_sse_customer_algorithm and backup_s3_sse_customer_key must both be set: nothing is encrypted',
             ]
           : []),
-        ...clockFinding(connection.date(), Date.now()),
+        ...clockFinding(connection.date(), now()),
       ];
     },
     async close() {

@@ -1,11 +1,12 @@
 #!/usr/bin/python3
-"""Cinder's own PosixBackupDriver, unmodified, driven from outside its service.
+"""Cinder's own backup drivers (posix, Swift, S3), unmodified, driven from outside its service.
 
 Reads one JSON request per line on standard input, and answers each with one JSON line on standard output,
 until the input ends. Run it with the system's Python (Debian package python3-cinder).
 
   {"op": "backup" | "restore" | "delete",
-   "options": {"backup_posix_path": ..., "backup_file_size": ..., ...},   oslo.config, group DEFAULT
+   "driver": "posix" | "swift" | "s3",   posix unless given
+   "options": {"backup_posix_path": ..., "backup_file_size": ..., ...},   oslo.config, group DEFAULT: those of the driver
    "rows": [{...}, ...],          rows of the table `backups`: the one that is meant, and all its ancestors
    "backup_id": "...",
    "volume_file": "...",          an existing file of a whole number of GiB, or of any size (see below)
@@ -44,17 +45,22 @@ from cinder import objects
 objects.register_all()
 
 from cinder.backup.drivers import posix
+from cinder.backup.drivers import s3
+from cinder.backup.drivers import swift
 from cinder.volume import volume_utils
 
 CONF = cfg.CONF
 GIB = 1 << 30
-POSIX_OPTIONS = (
-    "backup_posix_path",
-    "backup_file_size",
-    "backup_sha_block_size_bytes",
-    "backup_compression_algorithm",
-)
-SERVICE = "cinder.backup.drivers.posix.PosixBackupDriver"
+DRIVERS = {
+    "posix": posix.PosixBackupDriver,
+    "swift": swift.SwiftBackupDriver,
+    "s3": s3.S3BackupDriver,
+}
+OPTIONS = {
+    name: tuple(option.name for option in driver.get_driver_options()) + ("backup_compression_algorithm",)
+    for name, driver in DRIVERS.items()
+}
+OPTIONS["posix"] += ("backup_file_size", "backup_sha_block_size_bytes")
 
 
 class BackupRow(dict):
@@ -95,26 +101,27 @@ class VolumeTable:
         return self._volume
 
 
-def make_driver(volume_id, size_bytes):
+def make_driver(name, volume_id, size_bytes):
     ctxt = context.RequestContext("peer", "peer", is_admin=True)
-    driver = posix.PosixBackupDriver(ctxt)
+    driver = DRIVERS[name](ctxt)
     driver.db = VolumeTable(volume_id, size_bytes)
     driver.get_metadata = lambda volume_id: None
     driver.put_metadata = lambda volume_id, document: None
     return driver
 
 
-def set_options(options):
-    for name in POSIX_OPTIONS:
+def set_options(driver, options):
+    for name in set(sum(OPTIONS.values(), ())):
         CONF.clear_override(name)
     for name, value in options.items():
-        if name not in POSIX_OPTIONS:
-            raise ValueError("unknown option %r: it must be one of %s" % (name, ", ".join(POSIX_OPTIONS)))
+        if name not in OPTIONS[driver]:
+            raise ValueError("unknown option %r: it must be one of %s" % (name, ", ".join(OPTIONS[driver])))
         CONF.set_override(name, value)
 
 
-def stored_bytes(row):
-    if not row.get("container") or not row.get("service_metadata"):
+def stored_bytes(name, row):
+    """What lies under the backup's prefix; 0 where asking would cost a request for each object."""
+    if name != "posix" or not row.get("container") or not row.get("service_metadata"):
         return 0
     folder = os.path.join(CONF.backup_posix_path, row["container"])
     if not os.path.isdir(folder):
@@ -133,7 +140,7 @@ def max_rss_bytes():
 def perform(request, driver, row):
     operation = request["op"]
     if operation == "backup":
-        row.update(status="creating", service=SERVICE)
+        row.update(status="creating", service="%s.%s" % (type(driver).__module__, type(driver).__name__))
         with open(request["volume_file"], "rb") as volume:
             driver.backup(row, eventlet.tpool.Proxy(volume))
         row["status"] = "available"
@@ -153,13 +160,14 @@ def perform(request, driver, row):
 
 
 def answer(request):
-    set_options(request.get("options", {}))
+    name = request.get("driver", "posix")
+    set_options(name, request.get("options", {}))
     rows = {row["id"]: BackupRow(row) for row in request["rows"]}
     objects.Backup.get_by_id = staticmethod(lambda ctxt, backup_id, **kwargs: rows[backup_id])
     row = rows[request["backup_id"]]
     volume_file = request.get("volume_file")
     size_bytes = os.path.getsize(volume_file) if volume_file else 0
-    driver = make_driver(row["volume_id"], size_bytes)
+    driver = make_driver(name, row["volume_id"], size_bytes)
     started = time.monotonic()
     perform(request, driver, row)
     seconds = time.monotonic() - started
@@ -167,7 +175,7 @@ def answer(request):
         "row": row,
         "seconds": round(seconds, 3),
         "bytes": size_bytes,
-        "stored_bytes": stored_bytes(row),
+        "stored_bytes": stored_bytes(name, row),
         "max_rss_bytes": max_rss_bytes(),
         "driver": "cinder " + metadata.version("cinder"),
     }

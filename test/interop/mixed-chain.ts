@@ -3,7 +3,7 @@ import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { expect } from 'vitest';
 import type { Extent } from '../../src/model/extent.ts';
-import type { CinderPeer, PeerOptions, PeerRow } from '../support/cinder-peer.ts';
+import type { CinderPeer, PeerDriver, PeerOptions, PeerRow } from '../support/cinder-peer.ts';
 import type { Engine, EngineVolume } from '../support/engine.ts';
 import { makeVolumeFile } from '../support/random-volume.ts';
 import { expectContent, type Content } from '../support/tracked-volume.ts';
@@ -23,18 +23,20 @@ export type MixedChain = {
   expectEveryLayerVerifies(): Promise<void>;
 };
 
-/** `options` are those of Cinder's driver, without the path of the store. */
+/** `options` are those of Cinder's driver; posix, which it is unless given, is told the path of the store besides. */
 export function createMixedChain(deps: {
   readonly engine: Engine;
   readonly peer: CinderPeer;
   readonly volume: EngineVolume;
-  readonly options: Omit<PeerOptions, 'backup_posix_path'>;
+  readonly driver?: PeerDriver;
+  readonly options: PeerOptions;
   /** What a volume holds before it is restored over: other bytes everywhere unless given. */
   readonly dirt?: readonly Extent[];
 }): MixedChain {
   const { engine, peer, volume } = deps;
   const dirtOf = (content: Content) => deps.dirt ?? [{ offset: 0, length: content.sizeBytes }];
-  const options = { ...deps.options, backup_posix_path: engine.storeDir };
+  const { driver = 'posix' } = deps;
+  const options = driver === 'posix' ? { ...deps.options, backup_posix_path: engine.storeDir } : deps.options;
   const layers: ChainLayer[] = [];
 
   async function backUpWithCinder(parent: ChainLayer | undefined): Promise<PeerRow> {
@@ -46,6 +48,7 @@ export function createMixedChain(deps: {
     const rows = [row, ...layers.map((layer) => layer.row)];
     const request = {
       op: 'backup',
+      driver,
       options,
       rows,
       backup_id: row.id,
@@ -61,7 +64,7 @@ export function createMixedChain(deps: {
     const { sizeBytes } = layer.content;
     await makeVolumeFile(path, { sizeBytes, extents: dirtOf(layer.content), generation: 4_000_000 });
     const rows = layers.map((each) => each.row);
-    await peer.perform({ op: 'restore', options, rows, backup_id: layer.row.id, volume_file: path });
+    await peer.perform({ op: 'restore', driver, options, rows, backup_id: layer.row.id, volume_file: path });
     await expectContent(path, layer.content);
     await rm(path);
   }

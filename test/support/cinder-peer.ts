@@ -1,5 +1,5 @@
 /**
- * Cinder's own posix driver as a peer: one Python process (test/interop/cinder_peer.py) that performs one
+ * Cinder's own backup drivers as a peer: one Python process (test/interop/cinder_peer.py) that performs one
  * operation after the other. Ends when it is disposed of.
  */
 import { fileURLToPath } from 'node:url';
@@ -21,15 +21,15 @@ export type PeerRow = {
   readonly status?: string;
 };
 
-export type PeerOptions = {
-  readonly backup_posix_path: string;
-  readonly backup_file_size?: number;
-  readonly backup_sha_block_size_bytes?: number;
-  readonly backup_compression_algorithm?: string;
-};
+/** Options of [DEFAULT]; those of other drivers than the request's are refused. */
+export type PeerOptions = Readonly<Record<`backup_${string}`, string | number | boolean>>;
+
+export type PeerDriver = 'posix' | 'swift' | 's3';
 
 export type PeerRequest = {
   readonly op: 'backup' | 'restore' | 'delete';
+  /** `posix` unless given. */
+  readonly driver?: PeerDriver;
   readonly options: PeerOptions;
   /** The row that is meant and all its ancestors, in any order. */
   readonly rows: readonly PeerRow[];
@@ -46,6 +46,7 @@ const answerSchema = z.object({
     service_metadata: z.string().nullable(),
     object_count: z.number(),
     status: z.string(),
+    service: z.string().nullish(),
   }),
   seconds: z.number(),
   bytes: z.number(),

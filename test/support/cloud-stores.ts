@@ -95,5 +95,11 @@ export function s3Store(
   tuning: Partial<S3Tuning> = {},
 ): ObjectStore & CheckableStore {
   const smallParts = { ...s3Tuning, partBytes: 5 * 1024 * 1024, ...tuning };
-  return createS3Store({ options, tuning: smallParts, retryPolicy: quickRetries, log: silentLog });
+  return createS3Store({
+    options,
+    tuning: smallParts,
+    retryPolicy: quickRetries,
+    now: () => Date.now(),
+    log: silentLog,
+  });
 }

@@ -67,7 +67,9 @@ export type Engine = AsyncDisposable & {
   }): PeerRow;
   /** Writes back what Cinder's driver made of a row; a parent's dependents are counted, as its manager does. */
   updateRow(
-    row: Pick<PeerRow, 'id' | 'container' | 'service_metadata' | 'object_count'>,
+    row: Pick<PeerRow, 'id' | 'container' | 'service_metadata' | 'object_count'> & {
+      readonly service?: string | null | undefined;
+    },
     status: string,
   ): void;
 };
@@ -153,11 +155,12 @@ export async function startEngine(options: Partial<ServiceOptions> = {}): Promis
     updateRow(row, status) {
       execute(
         `UPDATE backups SET status = ?, container = ?, service_metadata = ?, object_count = ?,
-           service = 'cinder.backup.drivers.posix.PosixBackupDriver' WHERE id = ?`,
+           service = ? WHERE id = ?`,
         status,
         row.container,
         row.service_metadata,
         row.object_count,
+        row.service ?? 'cinder.backup.drivers.posix.PosixBackupDriver',
         row.id,
       );
       execute(
