@@ -19,6 +19,8 @@ export type MixedChain = {
   add(side: Side): Promise<ChainLayer>;
   /** Restores each layer with both sides over a volume of other bytes, and compares. */
   expectEveryLayerRestores(): Promise<void>;
+  /** The same for the newest layer alone. */
+  expectNewestRestores(): Promise<void>;
   /** Our verify finds nothing wrong in any layer. */
   expectEveryLayerVerifies(): Promise<void>;
 };
@@ -77,6 +79,11 @@ export function createMixedChain(deps: {
     await rm(target.file.path);
   }
 
+  async function restoreWithBoth(layer: ChainLayer): Promise<void> {
+    await restoreWithCinder(layer);
+    await restoreWithOurs(layer);
+  }
+
   return {
     volume,
     layers,
@@ -93,10 +100,10 @@ export function createMixedChain(deps: {
       return layer;
     },
     async expectEveryLayerRestores() {
-      for (const layer of layers) {
-        await restoreWithCinder(layer);
-        await restoreWithOurs(layer);
-      }
+      for (const layer of layers) await restoreWithBoth(layer);
+    },
+    async expectNewestRestores() {
+      for (const layer of layers.slice(-1)) await restoreWithBoth(layer);
     },
     async expectEveryLayerVerifies() {
       for (const layer of layers) expect(await engine.verify(layer.row.id)).toEqual([]);
