@@ -23,6 +23,7 @@ export const neededPackages = [
   'swift-object',
   'memcached',
   'rabbitmq-server',
+  'openssl',
 ] as const;
 
 const startPolicy = '/usr/sbin/policy-rc.d';

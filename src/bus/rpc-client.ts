@@ -119,13 +119,13 @@ export function createRpcClient(deps: RpcClientDeps): RpcClient {
       mandatory: target.kind !== 'fanout',
       ...(expirationMs === undefined ? {} : { expirationMs }),
     };
-    while ((await publisher.publish(publication, signal)) === 'unroutable') {
-      log.warn(
-        { queue: publication.routingKey, method },
-        'the queue of a request does not exist: waiting for it',
-      );
-      await deps.wait(unroutableDelayMs, signal);
-    }
+    if ((await publisher.publish(publication, signal)) === 'routed') return;
+    log.warn(
+      { queue: publication.routingKey, method },
+      'the queue of a request does not exist: waiting for it',
+    );
+    do await deps.wait(unroutableDelayMs, signal);
+    while ((await publisher.publish(publication, signal)) === 'unroutable');
   }
 
   return {

@@ -5,10 +5,11 @@
  *
  * | may overlap | order |
  * |---|---|
- * | any number of requests | they start in the order of arrival |
+ * | up to `requestLimit` requests | they start in the order of arrival |
  * | a reply and the next requests | none |
  */
 import type { ConfirmChannel, ConsumeMessage } from 'amqplib';
+import { createBudget } from '../async/limit.ts';
 import type { QueueConfig } from '../config/messaging-config.ts';
 import type { Logger } from '../log.ts';
 import { messageOf } from '../model/errors.ts';
@@ -53,9 +54,16 @@ export type RpcServerDeps = {
   readonly log: Logger;
 };
 
+/**
+ * Requests that may be under way at once, waiting ones included, and messages that the broker sends ahead on each queue: at some
+ * 16 KiB for a request that is a few dozen MiB at worst. oslo.messaging has no such bound.
+ */
+const requestLimit = 1024;
+
 export function startRpcServer(deps: RpcServerDeps): RpcServer {
   const { queues, topic, host, replies, log } = deps;
   const seen = createSeenMessages();
+  const slots = createBudget(requestLimit);
   const underWay = new Set<Promise<void>>();
   const stop = new AbortController();
   let isConsuming = true;
@@ -67,7 +75,7 @@ export function startRpcServer(deps: RpcServerDeps): RpcServer {
     createQueueConsumer({
       queue,
       tag: tags[index] ?? '',
-      prefetchCount: queues.prefetchCount,
+      prefetchCount: queues.prefetchCount === 0 ? requestLimit : queues.prefetchCount,
       onMessage,
       log,
     }),
@@ -75,22 +83,38 @@ export function startRpcServer(deps: RpcServerDeps): RpcServer {
   const link = deps.openLink('rpc server', async (channel, fail) => {
     if (!isConsuming) return;
     for (const consumer of consumers) await consumer.attach(channel, fail);
+    // A drain may have begun meanwhile.
+    if (!isConsuming) await cancel(channel);
   });
 
   function onMessage(message: ConsumeMessage, channel: ConfirmChannel): void {
+    const job = take(message, channel)
+      .catch((error: unknown) => log.error({ err: error }, 'a request could not be answered'))
+      .finally(() => underWay.delete(job));
+    underWay.add(job);
+  }
+
+  /** What finds no slot stays unacknowledged: it is the broker's until it is taken, also when this process ends. */
+  async function take(message: ConsumeMessage, channel: ConfirmChannel): Promise<void> {
+    const release = await slots.acquire(1);
+    try {
+      if (isConsuming && acknowledge(message, channel)) await handle(message);
+    } finally {
+      release();
+    }
+  }
+
+  function acknowledge(message: ConsumeMessage, channel: ConfirmChannel): boolean {
     try {
       channel.ack(message);
+      return true;
     } catch (error) {
       log.warn(
         { reason: messageOf(error) },
         'a request could not be acknowledged: it will be delivered again',
       );
-      return;
+      return false;
     }
-    const job = handle(message)
-      .catch((error: unknown) => log.error({ err: error }, 'a request could not be answered'))
-      .finally(() => underWay.delete(job));
-    underWay.add(job);
   }
 
   async function handle(message: ConsumeMessage): Promise<void> {
@@ -161,12 +185,7 @@ export function startRpcServer(deps: RpcServerDeps): RpcServer {
     async stopConsuming() {
       isConsuming = false;
       if (!link.isOpen) return;
-      const channel = await link.channel(stop.signal);
-      try {
-        for (const tag of tags) await channel.cancel(tag);
-      } catch (error) {
-        log.debug({ reason: messageOf(error) }, 'the consumers are gone already');
-      }
+      await cancel(await link.channel(stop.signal));
     },
     async drain(signal) {
       const aborted = new Promise<void>((resolve) => {
@@ -182,6 +201,14 @@ export function startRpcServer(deps: RpcServerDeps): RpcServer {
       await link.close();
     },
   };
+
+  async function cancel(channel: ConfirmChannel): Promise<void> {
+    try {
+      for (const tag of tags) await channel.cancel(tag);
+    } catch (error) {
+      log.debug({ reason: messageOf(error) }, 'the consumers are gone already');
+    }
+  }
 
   async function removeFanoutQueue(): Promise<void> {
     try {

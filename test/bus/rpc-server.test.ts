@@ -165,3 +165,20 @@ test('the ping of oslo.messaging is answered if that is configured', async () =>
   await there.waitFor('basic.publish', 1);
   expect(await repliesOf(there)).toMatchObject([{ result: 'pong' }]);
 });
+
+test('what comes after a drain has begun is left to the broker', async () => {
+  const { there, bus, deliver } = await serve(() => Promise.resolve(null));
+  const drained = bus.drain(new AbortController().signal);
+  await there.waitFor('basic.cancel', 3);
+  deliver(request({ ...asCall }));
+  await drained;
+  expect(there.events.filter(({ method }) => method === 'basic.ack')).toEqual([]);
+});
+
+test('no more requests than the limit are under way; the others are not acknowledged', async () => {
+  const { there, deliver } = await serve(() => new Promise(() => undefined));
+  for (let index = 0; index < 1030; index += 1) deliver(request({ _unique_id: `u${index}` }));
+  await there.waitFor('basic.ack', 1024);
+  deliver(Buffer.from('{}'));
+  expect(there.events.filter(({ method }) => method === 'basic.ack')).toHaveLength(1024);
+});

@@ -28,8 +28,6 @@ export type RabbitServer = {
 export type RabbitOptions = {
   /** Lines for rabbitmq.conf. */
   readonly configuration?: string;
-  /** A second listener, with TLS. */
-  readonly tlsPort?: number;
 };
 
 const server = '/usr/lib/rabbitmq/bin/rabbitmq-server';
