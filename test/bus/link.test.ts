@@ -173,8 +173,8 @@ test('a consumer that the broker cancels comes back', async () => {
 });
 
 test('a durable queue that the broker has as not durable is taken as it is', async () => {
-  const there = await broker(({ method, connection }) => {
-    if (method !== 'exchange.declare' || connection.number > 1) return false;
+  const there = await broker(({ method, connection, isDurable }) => {
+    if (method !== 'exchange.declare' || !isDurable) return false;
     connection.closeChannel(
       406,
       "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange 'openstack' in vhost '/': received 'true' but current is 'false'",
@@ -191,7 +191,14 @@ test('a durable queue that the broker has as not durable is taken as it is', asy
   } as const;
   const link = consumeFrom(there, durable);
   await link.channel(signal);
-  expect(there.events.filter(({ method }) => method === 'exchange.declare')).toHaveLength(2);
+  const declared = there.events.filter(
+    ({ method }) => method === 'exchange.declare' || method === 'queue.declare',
+  );
+  expect(declared.map(({ method, isDurable }) => [method, isDurable])).toEqual([
+    ['exchange.declare', true],
+    ['exchange.declare', false],
+    ['queue.declare', false],
+  ]);
 });
 
 test('a message counts as sent when the broker has confirmed it', async () => {
@@ -271,4 +278,15 @@ test('a broker that does not confirm is left when the signal aborts', async () =
   await there.waitFor('basic.publish', 1);
   stop.abort();
   await expect(sending).rejects.toMatchObject({ code: 'cancelled' });
+});
+
+test('a message goes also to an exchange that the broker has as not durable', async () => {
+  const there = await broker(({ method, connection, isDurable }) => {
+    if (method !== 'exchange.declare' || !isDurable) return false;
+    connection.closeChannel(406, "PRECONDITION_FAILED - inequivalent arg 'durable' for exchange 'openstack'");
+    return true;
+  });
+  const exchange = { name: 'openstack', type: 'topic', durable: true, autoDelete: false } as const;
+  const publisher = publisherOn(linkTo(configOf(there.port)));
+  expect(await publisher.publish({ ...message, exchange }, signal)).toBe('routed');
 });

@@ -167,11 +167,15 @@ test('the ping of oslo.messaging is answered if that is configured', async () =>
 });
 
 test('what comes after a drain has begun is left to the broker', async () => {
-  const { there, bus, deliver } = await serve(() => Promise.resolve(null));
-  const drained = bus.drain(new AbortController().signal);
-  await there.waitFor('basic.cancel', 3);
-  deliver(request({ ...asCall }));
-  await drained;
+  const { there, bus } = await serve(() => Promise.resolve(null), {
+    script: ({ method, name, connection }) => {
+      if (method === 'basic.cancel' && name === '1') connection.deliver('2', request({ ...asCall }));
+      return false;
+    },
+  });
+  await expect.poll(() => bus.isConnected).toBe(true);
+  await bus.drain(new AbortController().signal);
+  expect(there.events.filter(({ method }) => method === 'basic.cancel')).toHaveLength(3);
   expect(there.events.filter(({ method }) => method === 'basic.ack')).toEqual([]);
 });
 

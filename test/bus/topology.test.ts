@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest';
 import {
+  fanoutExchange,
   fanoutQueue,
   notificationQueue,
   queueSuffix,
@@ -83,6 +84,16 @@ test('the fanout as a stream is one queue for all', () => {
     isStream: true,
     arguments: { 'x-queue-type': 'stream', 'x-max-age': '1800s' },
   });
+});
+
+test('the fanout that others listen to is durable with transient quorum queues only', () => {
+  expect(fanoutExchange(queuesWith('amqp_durable_queues = true'), 'cinder-scheduler')).toEqual({
+    name: 'cinder-scheduler_fanout',
+    type: 'fanout',
+    durable: false,
+    autoDelete: true,
+  });
+  expect(fanoutExchange(queuesWith('rabbit_transient_quorum_queue = true'), 't').durable).toBe(true);
 });
 
 test('a ttl of 0 is no expiry, and cancel on failover is asked of each consumer', () => {

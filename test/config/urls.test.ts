@@ -16,6 +16,12 @@ test('a transport URL names hosts, credentials and the virtual host, percent-dec
   });
 });
 
+test('the last "@" ends the credentials, as a password may hold one', () => {
+  expect(parseTransportUrl('rabbit://u:p@ss@h:1/').hosts).toEqual([
+    { hostname: 'h', port: 1, username: 'u', password: 'p@ss' },
+  ]);
+});
+
 test('a transport URL without a host is the guest of this machine', () => {
   expect(parseTransportUrl('rabbit://')).toMatchObject({
     hosts: [{ hostname: 'localhost', port: 5672, username: 'guest', password: 'guest' }],

@@ -25,6 +25,8 @@ export type BrokerEvent = {
   readonly method: BrokerMethod;
   readonly name: string;
   readonly routingKey: string;
+  /** Of a declaration. */
+  readonly isDurable: boolean;
   readonly body: Buffer;
   readonly connection: BrokerConnection;
 };
@@ -252,27 +254,35 @@ function serve(socket: Socket, number: number, onEvent: (event: BrokerEvent) => 
   return connection;
 }
 
-/** The names in the arguments, which follow two reserved bytes in most methods. */
-function namesOf(method: BrokerMethod, args: Buffer): { readonly name: string; readonly routingKey: string } {
+type Named = Pick<BrokerEvent, 'name' | 'routingKey' | 'isDurable'>;
+
+const durableBit = 2;
+
+/** What the arguments name; most methods begin with two reserved bytes. */
+function namesOf(method: BrokerMethod, args: Buffer): Named {
   const textAt = (at: number) => args.subarray(at + 1, at + 1 + args.readUInt8(at)).toString();
+  const after = (at: number) => at + 1 + args.readUInt8(at);
+  const named = { name: '', routingKey: '', isDurable: false };
   switch (method) {
     case 'exchange.declare':
+      return { ...named, name: textAt(2), isDurable: (args.readUInt8(after(after(2))) & durableBit) !== 0 };
     case 'queue.declare':
+      return { ...named, name: textAt(2), isDurable: (args.readUInt8(after(2)) & durableBit) !== 0 };
     case 'queue.delete':
     case 'queue.bind':
-      return { name: textAt(2), routingKey: '' };
+      return { ...named, name: textAt(2) };
     case 'basic.consume':
-      return { name: textAt(3 + args.readUInt8(2)), routingKey: textAt(2) };
+      return { ...named, name: textAt(after(2)), routingKey: textAt(2) };
     case 'basic.publish':
-      return { name: textAt(2), routingKey: textAt(3 + args.readUInt8(2)) };
+      return { ...named, name: textAt(2), routingKey: textAt(after(2)) };
     case 'basic.cancel':
-      return { name: textAt(0), routingKey: '' };
+      return { ...named, name: textAt(0) };
     case 'connection.open':
     case 'channel.open':
     case 'confirm.select':
     case 'basic.qos':
     case 'basic.ack':
-      return { name: '', routingKey: '' };
+      return named;
     default:
       return method satisfies never;
   }
