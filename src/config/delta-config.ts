@@ -28,6 +28,7 @@ export type ListenConfig = {
 export type AgentConfig = ListenConfig & {
   readonly tokenFile: string | undefined;
   readonly clientCaFile: string | undefined;
+  readonly allowPlaintext: boolean;
 };
 
 export type DeltaConfig = {
@@ -35,10 +36,11 @@ export type DeltaConfig = {
   readonly agent: AgentConfig;
   readonly rest: ListenConfig;
   readonly memoryLimitBytes: number;
-  /** 0: one for each processor. */
-  readonly sealThreads: number;
-  readonly zlibEffort: 'fast' | 'balanced' | 'small';
-  readonly objectMergeGapBytes: number;
+  /** Undefined: as many as the sealer takes by itself. */
+  readonly sealThreads: number | undefined;
+  readonly zlibEffort: 'speed' | 'balanced' | 'size';
+  /** Undefined: one block. */
+  readonly objectMergeGapBytes: number | undefined;
   readonly storeRequests: number;
   readonly keepSnapshots: number;
   readonly stateDirectory: string;
@@ -70,6 +72,7 @@ export function readDeltaConfig(settings: Settings): DeltaConfig {
       keyFile: options.agent_key_file,
       tokenFile: options.agent_token_file,
       clientCaFile: options.agent_client_ca_file,
+      allowPlaintext: options.agent_allow_plaintext,
     },
     rest: {
       host: options.rest_listen,
@@ -78,8 +81,8 @@ export function readDeltaConfig(settings: Settings): DeltaConfig {
       keyFile: options.rest_key_file,
     },
     memoryLimitBytes: options.memory_limit_mib * 2 ** 20,
-    sealThreads: options.seal_threads,
-    zlibEffort: effort === 'balanced' || effort === 'small' ? effort : 'fast',
+    sealThreads: options.seal_threads === 0 ? undefined : options.seal_threads,
+    zlibEffort: effort === 'speed' || effort === 'size' ? effort : 'balanced',
     objectMergeGapBytes: options.object_merge_gap_bytes,
     storeRequests: options.store_requests,
     keepSnapshots: options.keep_snapshots,
@@ -108,7 +111,7 @@ function addressesOf(settings: Settings, lines: readonly string[]): Map<string, 
       settings.reject(
         'delta',
         'agent_address',
-        `"${line}" must be "host url", for example "node1@ceph https://10.0.0.5:8778"`,
+        `"${line}" must be "host url", for example "node1@ceph https://10.0.0.5:8777"`,
       );
     } else {
       addresses.set(host, url);

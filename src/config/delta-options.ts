@@ -3,13 +3,13 @@ import { choice, flag, integer, multiString, port, text, uri } from './option.ts
 
 export const deltaOptions = {
   agent_url: uri({
-    help: 'One agent for all volumes, for example https://storage1:8778. Without it, the agent of a volume is looked for at agent_port on the host of its volume service.',
+    help: 'One agent for all volumes, for example https://storage1:8777. Without it, the agent of a volume is looked for at agent_port on the host of its volume service.',
   }),
   agent_address: multiString({
-    help: 'Where the agent of one volume service host is, if not at its name: "host url", for example "node1@ceph https://10.0.0.5:8778". The back end may be left out. May be given several times.',
+    help: 'Where the agent of one volume service host is, if not at its name: "host url", for example "node1@ceph https://10.0.0.5:8777". The back end may be left out. May be given several times.',
   }),
   agent_port: port({
-    default: 8778,
+    default: 8777,
     help: 'The port that agents listen on, and on which the service looks for them.',
   }),
   agent_token_file: text({
@@ -41,12 +41,16 @@ export const deltaOptions = {
   agent_client_ca_file: text({
     help: 'The certificate authority whose client certificates the agent accepts.',
   }),
+  agent_allow_plaintext: flag({
+    default: false,
+    help: 'Let the agent accept its token over plain HTTP on an address that is not loopback: only on a network that is trusted.',
+  }),
   rest_listen: text({
     default: '127.0.0.1',
     help: 'The address that the REST API and the metrics listen on.',
   }),
   rest_port: port({
-    default: 8777,
+    default: 8778,
     help: 'The port of the REST API and the metrics.',
   }),
   rest_cert_file: text({
@@ -65,16 +69,15 @@ export const deltaOptions = {
     default: 0,
     min: 0,
     max: 256,
-    help: 'Threads that hash and compress. 0 means one for each processor.',
+    help: 'Threads that hash and compress. 0 means one for each processor, at most 4.',
   }),
-  zlib_effort: choice(['fast', 'balanced', 'small'], {
-    default: 'fast',
-    help: 'What zlib compression is to spare: time (fast), size (small), or a bit of both. Any reader of zlib can read all of them.',
+  zlib_effort: choice(['speed', 'balanced', 'size'], {
+    default: 'balanced',
+    help: 'What zlib compression is to favour. Every reader of zlib reads the result of all three.',
   }),
   object_merge_gap_bytes: integer({
-    default: 1_048_576,
     min: 0,
-    help: 'Changed ranges with at most this many unchanged bytes between them go into one object of an increment. 0 makes an object for each range.',
+    help: 'Changed ranges with at most this many unchanged bytes between them go into one object of an increment. Without it: one block.',
   }),
   store_requests: integer({
     default: 8,

@@ -204,7 +204,7 @@ test('the agent of a volume is found by its full host, by its host name, or by p
   const { agents } = config.delta;
   expect(agentUrlFor(agents, 'node1@ceph#pool')).toBe('https://10.0.0.1:1');
   expect(agentUrlFor(agents, 'node2@any#pool')).toBe('http://10.0.0.2:2');
-  expect(agentUrlFor(agents, 'node3@lvm')).toBe('https://node3:8778');
+  expect(agentUrlFor(agents, 'node3@lvm')).toBe('https://node3:8777');
   expect(agentUrlFor({ ...agents, url: 'http://all:9' }, 'node1@ceph#p')).toBe('http://all:9');
 });
 
