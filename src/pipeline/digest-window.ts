@@ -15,6 +15,8 @@ export type DigestWindow = {
   collect(segments: readonly Extent[]): Promise<Buffer>;
   /** Forgets the blocks below `offset`. */
   releaseBelow(offset: number): void;
+  /** Bytes of digests in the window. */
+  readonly heldBytes: number;
   /** Reads the list to its end, which proves it whole. */
   finish(): Promise<void>;
   close(): Promise<void>;
@@ -85,9 +87,15 @@ export function createDigestWindow(
       }
       runs.splice(0, gone);
     },
+    get heldBytes() {
+      return runs.reduce((sum, { digests }) => sum + digests.length, 0);
+    },
     async finish() {
-      await readTo(blocks);
       runs.length = 0;
+      while (end < blocks) {
+        await readTo(end + 1);
+        runs.length = 0;
+      }
       const next = await source.next();
       if (next.done !== true) throw mismatch('more');
     },

@@ -70,8 +70,8 @@ export type BackupOutcome = {
 export type RestoreJob = {
   /** Full backup first, the wanted one last. */
   readonly chain: readonly Layer[];
+  /** Not smaller than the backup; what lies beyond is not touched. */
   readonly target: RestoreTarget;
-  /** Bytes of the target; never less than those of the backup. The rest is not touched. */
   readonly progress: Progress;
   readonly signal: AbortSignal;
 };
