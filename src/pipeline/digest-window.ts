@@ -92,8 +92,8 @@ export function createDigestWindow(
     },
     async finish() {
       runs.length = 0;
-      while (end < blocks) {
-        await readTo(end + 1);
+      for (let read = end; read < blocks; read = end) {
+        await readTo(read + 1);
         runs.length = 0;
       }
       const next = await source.next();
