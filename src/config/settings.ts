@@ -77,7 +77,8 @@ export function createSettings(
       return text === undefined ? undefined : expand(text);
     }
     const texts = raw.find(section, name, option)?.texts ?? defaultTexts(option);
-    if (hasNoValue(option, texts)) return '';
+    // An empty number is refused where it stands; a reference to it is empty, as in oslo.config.
+    if (hasNoValue(option, texts) || isEmptyNumber(option, texts)) return '';
     const parsed = option.type.parse(texts.map(expand));
     if (parsed.ok) return option.type.format(parsed.value);
     throw new BackupError('config-invalid', `$${name}, which it refers to, must be ${parsed.expected}`);
@@ -154,9 +155,11 @@ function defaultTexts(option: Option<unknown>): readonly string[] {
 /** oslo reads an empty number as "no value"; that is a value only where no default says otherwise. */
 function hasNoValue(option: Option<unknown>, texts: readonly string[]): boolean {
   if (option.type.accumulates) return false;
-  if (texts.length === 0) return true;
-  const isNumber = ['integer', 'number', 'port'].includes(option.type.name);
-  return isNumber && option.defaultText === undefined && (texts.at(-1) ?? '').trim() === '';
+  return texts.length === 0 || (option.defaultText === undefined && isEmptyNumber(option, texts));
+}
+
+function isEmptyNumber(option: Option<unknown>, texts: readonly string[]): boolean {
+  return ['integer', 'number', 'port'].includes(option.type.name) && (texts.at(-1) ?? '').trim() === '';
 }
 
 function show(option: Option<unknown>, text: string): string {

@@ -133,13 +133,25 @@ export const uriType: ValueType<string> = single(
   String,
 );
 
-/** Python's `repr` of a string. */
+/** Python's `repr` of a string: what does not print is escaped. */
 function pythonString(text: string): string {
-  const escaped = text
-    .replaceAll('\\', String.raw`\\`)
-    .replaceAll('\n', String.raw`\n`)
-    .replaceAll('\r', String.raw`\r`)
-    .replaceAll('\t', String.raw`\t`);
+  const escaped = text.replaceAll('\\', String.raw`\\`).replace(/[\p{C}\p{Z}]/gu, escapeUnprintable);
   if (escaped.includes("'") && !escaped.includes('"')) return `"${escaped}"`;
   return `'${escaped.replaceAll("'", String.raw`\'`)}'`;
+}
+
+const shortEscapes: Readonly<Record<string, string>> = {
+  ' ': ' ',
+  '\n': String.raw`\n`,
+  '\r': String.raw`\r`,
+  '\t': String.raw`\t`,
+};
+
+function escapeUnprintable(character: string): string {
+  const short = shortEscapes[character];
+  if (short !== undefined) return short;
+  const code = character.codePointAt(0) ?? 0;
+  const hex = code.toString(16);
+  if (code < 0x100) return String.raw`\x${hex.padStart(2, '0')}`;
+  return code < 0x10000 ? String.raw`\u${hex.padStart(4, '0')}` : String.raw`\U${hex.padStart(8, '0')}`;
 }

@@ -118,6 +118,12 @@ test('an empty number is no value where there is no default, and a problem where
   expect(settings.problems).toHaveLength(1);
 });
 
+test('a reference to an empty number is empty, and only the number is a problem', () => {
+  const settings = settingsOf('[DEFAULT]\ncount =\nname = <$count>\n');
+  expect(settings.read('DEFAULT', table)).toMatchObject({ name: '<>', count: 3 });
+  expect(settings.problems.map(({ option }) => option)).toEqual(['count']);
+});
+
 test('lists are cut at commas, without spaces and trailing commas', () => {
   expect(settingsOf('[DEFAULT]\nitems = a, b,"c,,d, ,\n').read('DEFAULT', table).items).toEqual([
     'a',
