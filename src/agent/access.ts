@@ -1,12 +1,12 @@
 /**
  * Who may use the agent: holders of the token, of a client certificate that the configured authority signed, or,
- * with neither configured, everyone who reaches the loopback address.
+ * with neither configured, every program of this machine (but no page in a browser of it).
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { isIP } from 'node:net';
 import type { ServerOptions } from 'node:https';
 import type { FastifyRequest } from 'fastify';
 import { BackupError } from '../model/errors.ts';
+import { isLoopback, requireLocalCaller } from '../protocol/loopback.ts';
 
 export type AgentAccess = {
   /** Shared secret of `Authorization: Bearer`. */
@@ -26,8 +26,10 @@ export function tlsOptions(access: AgentAccess): ServerOptions | null {
 
 /** A check of requests that throws `access-denied`. Tokens are compared in constant time. */
 export function createAccessCheck(access: AgentAccess): (request: FastifyRequest) => void {
-  const { token } = access;
-  if (token === undefined) return () => {};
+  const { tls, token } = access;
+  if (token === undefined) {
+    return tls?.ca === undefined ? (request) => requireLocalCaller(request.headers) : () => {};
+  }
   const wanted = digestOf(token);
   return (request) => {
     const given = /^Bearer +(.+)$/i.exec(request.headers.authorization ?? '')?.[1];
@@ -63,9 +65,4 @@ export function requireSafeAddress(host: string, access: AgentAccess, allowPlain
       `the agent does not listen on ${host} without TLS, since its token would be readable: give it a certificate and key, or allow plain text explicitly`,
     );
   }
-}
-
-function isLoopback(host: string): boolean {
-  if (host === 'localhost' || host === '::1') return true;
-  return isIP(host) === 4 && host.startsWith('127.');
 }

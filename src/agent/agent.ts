@@ -17,6 +17,9 @@ export type AgentOptions = {
   readonly allowPlaintext?: boolean | undefined;
   /** As many as there are cores, at most four, unless given. */
   readonly readerThreads?: number | undefined;
+  /** Streams at once, and snapshots being made at once: 32 of each unless given. */
+  readonly maxStreams?: number | undefined;
+  readonly maxSnapshots?: number | undefined;
   readonly log: Logger;
 };
 
@@ -32,10 +35,10 @@ export type Agent = {
  * address that is not safe or cannot be had.
  */
 export async function createAgent(options: AgentOptions): Promise<Agent> {
-  const { access, backends, host, log, port } = options;
+  const { access, backends, host, log, maxSnapshots, maxStreams, port } = options;
   const readers = createReaderPool({ threads: options.readerThreads });
   readers.warm();
-  const app = createAgentApp({ backends, access, log, readers });
+  const app = createAgentApp({ backends, access, log, readers, maxStreams, maxSnapshots });
   const close = async () => {
     await app.close();
     await readers.close();

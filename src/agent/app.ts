@@ -32,8 +32,10 @@ export type AgentAppOptions = {
   readonly readers: ReaderPool;
   /** An idle frame after so long without another: 10 s. */
   readonly idleMs?: number | undefined;
-  /** Streams and snapshots under way at once; more are `agent-unavailable`, to be tried again: 32. */
+  /** Streams at once; more are `agent-unavailable`, to be tried again: 32. A restore or a backup has one or two. */
   readonly maxStreams?: number | undefined;
+  /** Snapshots being made at once, each a call that waits; counted apart: 32. */
+  readonly maxSnapshots?: number | undefined;
 };
 
 export type AgentContext = {
@@ -78,7 +80,10 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
   const checkAccess = createAccessCheck(access);
   app.addHook('onRequest', async (request) => checkAccess(request));
 
-  const requests = createRequests(options.maxStreams ?? 32);
+  const requests = createRequests({
+    streams: options.maxStreams ?? 32,
+    snapshots: options.maxSnapshots ?? 32,
+  });
   app.addHook('preClose', async () => requests.stop());
 
   const byName = new Map(backends.map((backend) => [backend.info.name, backend]));
@@ -102,7 +107,9 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
         title: 'cinder-delta agent',
         version: '1',
         description:
-          'Finds, reads and writes the blocks of volumes where they are stored. Streams: agent-stream.md.',
+          'Finds, reads and writes the blocks of volumes where they are stored. Streams: agent-stream.md. ' +
+          'An agent without a token and without an authority for client certificates listens on loopback only, and ' +
+          'answers only requests whose Host is a loopback name and whose Origin, if any, is its own (access-denied).',
       },
     },
     transform: jsonSchemaTransform,

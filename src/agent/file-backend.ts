@@ -9,6 +9,7 @@
  *   restore target / restore target    no: the second is `state-invalid`
  *   restore target / resize            no: `state-invalid`
  *   anything / reading a snapshot      yes: readers hold the file open, also while its name is removed
+ *   two backends on one directory      no: the second is `state-invalid` when it is created
  *
  * Everything slow runs in `file-worker`; the event loop opens, stats and renames.
  */
@@ -19,6 +20,7 @@ import { createBudget, withLimit, type Budget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { BackendInfo } from '../protocol/calls.ts';
+import { lockDirectory } from './file-lock.ts';
 import { translateFileError, unsupported } from './file-errors.ts';
 import { findFileRanges } from './file-ranges.ts';
 import { createFileSnapshots, infoOf, reflink, type FileThreads, type OpenRecord } from './file-snapshots.ts';
@@ -31,7 +33,10 @@ import type { VolumeBackend } from './volume-backend.ts';
 /** One thread walks while another copies; more would only fight over the same disk. */
 const fileThreads = 2;
 
-/** Throws `config-invalid` if `directory` is not one, `agent-failed` if it cannot be written to. */
+/**
+ * Throws `config-invalid` if `directory` is not one, `agent-failed` if it cannot be written to, `state-invalid` while
+ * another backend, of this process or another, serves it.
+ */
 export async function createFileBackend(options: {
   readonly name: string;
   readonly directory: string;
@@ -49,7 +54,7 @@ export async function createFileBackend(options: {
     threads: fileThreads,
   });
   const volumes = createFileVolumes(directory);
-  const snapshots = createFileSnapshots({ root, threads });
+  const snapshots = createFileSnapshots({ root, threads, log });
   const locks = new Map<string, Budget>();
   const targets = new Set<string>();
 
@@ -68,8 +73,15 @@ export async function createFileBackend(options: {
     throw new BackupError('state-invalid', `${volume} is being restored to: wait until that has ended`);
   };
 
-  const found = await probe(threads, snapshots.temporary).catch(async (error: unknown) => {
+  await using opening = new AsyncDisposableStack();
+  opening.defer(() => threads.close());
+  const lock = await lockDirectory({ directory, root, threads, log });
+  opening.defer(() => lock.close());
+  const close = async () => {
     await threads.close();
+    await lock.close();
+  };
+  const found = await probe(threads, snapshots.temporary).catch((error: unknown) => {
     throw translateFileError(error, `directory ${root}`);
   });
   const info: BackendInfo = {
@@ -80,10 +92,17 @@ export async function createFileBackend(options: {
     create_volume: true,
   };
   log.info({ backend: name, directory, delta: info.delta, holes: found.holesWork }, 'file backend opened');
+  opening.move();
 
   return {
     info,
     listVolumes: () => volumes.list(),
+    async listGone() {
+      const gone: string[] = [];
+      for (const volume of await snapshots.volumes()) if (!(await volumes.has(volume))) gone.push(volume);
+      return gone;
+    },
+    listSnapshots: async (volume) => (await snapshots.list(volume)).map(infoOf),
     async getVolume(volume) {
       const detail = await volumes.get(volume);
       return { ...detail, snapshots: (await snapshots.list(volume)).map(infoOf) };
@@ -151,7 +170,7 @@ export async function createFileBackend(options: {
       for (const path of await snapshots.recover())
         log.warn({ backend: name, path }, 'removed half-made snapshot');
     },
-    close: () => threads.close(),
+    close,
   };
 }
 

@@ -19,8 +19,9 @@ import {
 import { join } from 'node:path';
 import { z } from 'zod';
 import { systemClock } from '../model/clock.ts';
-import { BackupError, isBackupError } from '../model/errors.ts';
-import { snapshotNamePattern } from '../model/names.ts';
+import type { Logger } from '../log.ts';
+import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
+import { snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
 import type { SnapshotInfo } from '../protocol/calls.ts';
 import { errnoOf, translateFileError, unsupported } from './file-errors.ts';
 import type { FileStep, FileStepResult } from './file-steps.ts';
@@ -49,7 +50,11 @@ export type FileSnapshots = {
   find(volume: string, snapshot: string): Promise<SnapshotRecord | undefined>;
   /** The snapshot's bytes and its record, proven to belong together. The caller closes the handle. */
   open(volume: string, snapshot: string): Promise<OpenRecord>;
+  /** Those that can be read. Others are logged and left out: one damaged record keeps nobody from the rest. */
   list(volume: string): Promise<SnapshotRecord[]>;
+  /** Names of volumes that have snapshots, whether they are still there or not. */
+  volumes(): Promise<string[]>;
+  /** Throws `cancelled` up to the moment when the snapshot gets its name. */
   create(volume: OpenVolume, snapshot: string, signal: AbortSignal): Promise<SnapshotRecord>;
   remove(volume: string, snapshot: string): Promise<void>;
   /** A name in the snapshot directory that `recover` removes. */
@@ -68,8 +73,9 @@ export function infoOf(record: SnapshotRecord): SnapshotInfo {
 export function createFileSnapshots(deps: {
   readonly root: string;
   readonly threads: FileThreads;
+  readonly log: Logger;
 }): FileSnapshots {
-  const { root, threads } = deps;
+  const { log, root, threads } = deps;
   const directoryOf = (volume: string) => join(root, volume);
   const pathOf = (volume: string, snapshot: string) => join(root, volume, snapshot);
   const recordPath = (volume: string, snapshot: string) => pathOf(volume, snapshot) + recordSuffix;
@@ -115,7 +121,30 @@ export function createFileSnapshots(deps: {
     } finally {
       await rm(name, { force: true });
     }
-    await syncDirectory(directoryOf(record.volume));
+  };
+
+  /** Takes back names that were just given. What resists is told; a file without its record goes at the next start. */
+  const takeBack = async (paths: readonly string[]): Promise<void> => {
+    for (const path of paths) {
+      try {
+        await rm(path, { force: true });
+      } catch (err) {
+        log.error({ path, err }, 'a file of a snapshot that failed cannot be removed: remove it by hand');
+        return;
+      }
+    }
+  };
+
+  const snapshotNames = async (volume: string): Promise<string[]> => {
+    const names = await readdir(directoryOf(volume)).catch((error: unknown) => {
+      if (errnoOf(error) === 'ENOENT') return [];
+      throw translateFileError(error, `snapshots of ${volume}`);
+    });
+    return names
+      .filter((name) => name.endsWith(recordSuffix))
+      .map((name) => name.slice(0, -recordSuffix.length))
+      .filter((name) => snapshotNamePattern.test(name))
+      .toSorted(byCodeUnit);
   };
 
   const copy = async (source: OpenVolume, target: string, signal: AbortSignal): Promise<void> => {
@@ -170,23 +199,33 @@ export function createFileSnapshots(deps: {
       }
     },
     async list(volume) {
-      const names = await readdir(directoryOf(volume)).catch((error: unknown) => {
-        if (errnoOf(error) === 'ENOENT') return [];
-        throw translateFileError(error, `snapshots of ${volume}`);
-      });
       const records: SnapshotRecord[] = [];
-      for (const name of names.toSorted(byCodeUnit)) {
-        if (!name.endsWith(recordSuffix)) continue;
-        const snapshot = name.slice(0, -recordSuffix.length);
-        if (!snapshotNamePattern.test(snapshot)) continue;
-        const record = await find(volume, snapshot);
-        if (record !== undefined) records.push(record);
+      for (const snapshot of await snapshotNames(volume)) {
+        try {
+          const record = await find(volume, snapshot);
+          if (record !== undefined) records.push(record);
+        } catch (err) {
+          if (!isBackupError(err) || err.retryable) throw err;
+          log.error({ volume, snapshot, err }, 'snapshot left out of a list: its record cannot be read');
+        }
       }
       return records;
+    },
+    async volumes() {
+      const entries = await readdir(root, { withFileTypes: true }).catch((error: unknown) => {
+        throw translateFileError(error, `directory ${root}`);
+      });
+      const found: string[] = [];
+      for (const entry of entries) {
+        if (!entry.isDirectory() || !volumeNamePattern.test(entry.name)) continue;
+        if ((await snapshotNames(entry.name)).length > 0) found.push(entry.name);
+      }
+      return found.toSorted(byCodeUnit);
     },
     async create(source, snapshot, signal) {
       const volume = source.info.name;
       const making = temporary();
+      const named: string[] = [];
       try {
         await mkdir(directoryOf(volume), { recursive: true, mode: 0o700 });
         const reflinked = await reflink(source.handle, making);
@@ -200,7 +239,9 @@ export function createFileSnapshots(deps: {
         } finally {
           await made.close();
         }
+        throwIfAborted(signal);
         await rename(making, pathOf(volume, snapshot));
+        named.unshift(pathOf(volume, snapshot));
         const record: SnapshotRecord = {
           name: snapshot,
           identity: randomUUID(),
@@ -211,8 +252,11 @@ export function createFileSnapshots(deps: {
           method: reflinked ? 'reflink' : 'copy',
         };
         await write(record);
+        named.unshift(recordPath(volume, snapshot));
+        await syncDirectory(directoryOf(volume));
         return record;
       } catch (error) {
+        await takeBack(named);
         throw translateFileError(error, `snapshot ${snapshot} of ${volume}`);
       } finally {
         await rm(making, { force: true });

@@ -40,7 +40,9 @@ export type FileStep =
       readonly end: number;
     }
   /** Makes the range zeros, as a hole where the file system can. */
-  | { readonly kind: 'zero'; readonly fd: number; readonly from: number; readonly end: number };
+  | { readonly kind: 'zero'; readonly fd: number; readonly from: number; readonly end: number }
+  /** Locks a file until it is closed: EAGAIN if it is locked, ENOSYS where that cannot be done. */
+  | { readonly kind: 'lock'; readonly fd: number };
 
 /** The third number of a triple. `unsure`: only their bytes tell whether the two files differ here. */
 export const stepFlags = { zero: 0, data: 1, unsure: 2 } as const satisfies Record<
@@ -174,6 +176,10 @@ export function createStepRunner(calls: LinuxCalls | null): StepRunner {
         return copy(step);
       case 'zero':
         return zero(step);
+      case 'lock':
+        if (calls === null) throw Object.assign(new Error('ENOSYS: flock'), { code: 'ENOSYS' });
+        calls.lock(step.fd);
+        return reached(0, 0);
       default:
         return step satisfies never;
     }

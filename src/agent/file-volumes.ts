@@ -1,11 +1,11 @@
 /** The raw files of a directory as volumes: `volume-<uuid>`, regular files only, never through a link. */
 import { constants, type BigIntStats } from 'node:fs';
-import { link, open, readdir, rm, type FileHandle } from 'node:fs/promises';
+import { link, lstat, open, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
 import { volumeNamePattern } from '../model/names.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
 import type { VolumeInfo } from '../protocol/calls.ts';
-import { translateFileError } from './file-errors.ts';
+import { errnoOf, translateFileError } from './file-errors.ts';
 
 export type OpenVolume = { readonly handle: FileHandle; readonly info: VolumeInfo };
 
@@ -51,6 +51,8 @@ export type FileVolumes = {
   list(): Promise<VolumeInfo[]>;
   open(volume: string, mode: 'read' | 'write'): Promise<OpenVolume>;
   get(volume: string): Promise<VolumeInfo>;
+  /** True if anything has the volume's name, be it one that is not served. */
+  has(volume: string): Promise<boolean>;
   create(volume: string, sizeBytes: number, temporary: string): Promise<VolumeInfo>;
   resize(volume: string, sizeBytes: number): Promise<VolumeInfo>;
 };
@@ -76,6 +78,15 @@ export function createFileVolumes(directory: string): FileVolumes {
   return {
     open: openVolume,
     get,
+    async has(volume) {
+      try {
+        await lstat(join(directory, volume));
+        return true;
+      } catch (error) {
+        if (errnoOf(error) === 'ENOENT') return false;
+        throw translateFileError(error, volume);
+      }
+    },
     async list() {
       const entries = await readdir(directory, { withFileTypes: true }).catch((error: unknown) => {
         throw translateFileError(error, `directory ${directory}`);

@@ -1,6 +1,6 @@
 /**
- * System calls that Node does not offer, through koffi: holes of a file, physical extents, punching holes.
- * Synchronous: for worker threads. Everything that uses them also works, more slowly, without.
+ * System calls that Node does not offer, through koffi: holes of a file, physical extents, punching holes, locks.
+ * Synchronous: for worker threads. Everything that uses them also works, more slowly, without; only locks do not.
  */
 import { getSystemErrorName } from 'node:util';
 
@@ -13,12 +13,15 @@ export type LinuxCalls = {
   fiemap(fd: number, request: Buffer): void;
   /** Makes the range a hole without changing the file's size (fallocate). */
   punchHole(fd: number, offset: number, length: number): void;
+  /** The whole file for this open of it, until that is closed; EAGAIN if another open has it (flock, not waiting). */
+  lock(fd: number): void;
 };
 
 const seekDataWhence = 3;
 const seekHoleWhence = 4;
 const fiemapRequest = 0xc020660b;
 const punchHoleKeepSize = 0x02 | 0x01;
+const exclusiveNoWait = 0x02 | 0x04;
 
 /** The calls, or null where they cannot be had: another system, or no prebuilt koffi. Calls throw errors with an errno `code`. */
 export async function loadLinuxCalls(): Promise<LinuxCalls | null> {
@@ -28,6 +31,7 @@ export async function loadLinuxCalls(): Promise<LinuxCalls | null> {
     const libc = koffi.load(null);
     const lseek = libc.func('int64_t lseek(int fd, int64_t offset, int whence)');
     const ioctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
+    const flock = libc.func('int flock(int fd, int operation)');
     const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
     const call = (name: string, target: (...args: unknown[]) => unknown, ...args: unknown[]): number => {
       const result = Number(target(...args));
@@ -51,6 +55,9 @@ export async function loadLinuxCalls(): Promise<LinuxCalls | null> {
       },
       punchHole(fd, offset, length) {
         call('fallocate', fallocate, fd, punchHoleKeepSize, offset, length);
+      },
+      lock(fd) {
+        call('flock', flock, fd, exclusiveNoWait);
       },
     };
   } catch {

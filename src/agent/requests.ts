@@ -2,24 +2,33 @@
 import type { FastifyReply } from 'fastify';
 import { BackupError } from '../model/errors.ts';
 
+/** Each kind has room of its own: a copy that takes an hour keeps no stream from being served. */
+export type RequestKind = 'streams' | 'snapshots';
+
 export type Requests = {
-  readonly active: number;
-  /** A controller that is aborted when the client leaves or the agent stops, until `done` is called. */
-  begin(reply: FastifyReply): { readonly controller: AbortController; readonly done: () => void };
-  /** Throws `agent-unavailable` while as many as are allowed are being served. */
-  requireRoom(): void;
+  /**
+   * A controller that is aborted when the client leaves or the agent stops, until `done` is called. Throws
+   * `agent-unavailable` while as many of its kind as are allowed are being served.
+   */
+  begin(
+    kind: RequestKind,
+    reply: FastifyReply,
+  ): { readonly controller: AbortController; readonly done: () => void };
   stop(): void;
 };
 
-export function createRequests(limit: number): Requests {
-  const active = new Set<AbortController>();
+export function createRequests(limits: Readonly<Record<RequestKind, number>>): Requests {
+  const active = { streams: new Set<AbortController>(), snapshots: new Set<AbortController>() };
   return {
-    get active() {
-      return active.size;
-    },
-    begin(reply) {
+    begin(kind, reply) {
+      if (active[kind].size >= limits[kind]) {
+        throw new BackupError(
+          'agent-unavailable',
+          `the agent serves ${limits[kind]} ${kind} already: try again later`,
+        );
+      }
       const controller = new AbortController();
-      active.add(controller);
+      active[kind].add(controller);
       const left = () => {
         if (reply.raw.writableFinished) return;
         controller.abort(
@@ -29,19 +38,12 @@ export function createRequests(limit: number): Requests {
       reply.raw.once('close', left);
       const done = () => {
         reply.raw.off('close', left);
-        active.delete(controller);
+        active[kind].delete(controller);
       };
       return { controller, done };
     },
-    requireRoom() {
-      if (active.size < limit) return;
-      throw new BackupError(
-        'agent-unavailable',
-        `the agent serves ${limit} streams already: try again later`,
-      );
-    },
     stop() {
-      for (const controller of active) {
+      for (const controller of [...active.streams, ...active.snapshots]) {
         controller.abort(
           new BackupError('agent-unavailable', 'the agent is stopping; try again when it is back'),
         );

@@ -7,6 +7,8 @@ export type StreamShape = {
   readonly length: number;
   readonly block_size: number;
   readonly start_offset: number;
+  /** What the snapshot to be read has to be; null: any of that name. */
+  readonly current_identity: string | null;
 };
 
 /** Throws `message-invalid` unless the stream may start where it is asked to. */
@@ -21,6 +23,16 @@ export function requireStartOffset(shape: StreamShape): void {
   if (start_offset > length) {
     throw new BackupError('message-invalid', `start_offset ${start_offset} lies behind the length ${length}`);
   }
+}
+
+/** Throws `state-invalid` unless the snapshot is the one that the stream is asked of. */
+export function requireIdentity(shape: StreamShape, snapshot: string, identity: string): void {
+  if (shape.current_identity === null || shape.current_identity === identity) return;
+  throw new BackupError(
+    'state-invalid',
+    `snapshot ${snapshot} is not the one that is asked for: it was made anew; start the backup again`,
+    { details: { expected: shape.current_identity, found: identity } },
+  );
 }
 
 /** Throws `message-invalid` unless the stream is asked for the whole snapshot. */

@@ -18,6 +18,7 @@ import { openSnapshotSource, requireSame } from './snapshot-source.ts';
 import {
   namedExtents,
   plannedBytes,
+  requireIdentity,
   requireLength,
   requireStartOffset,
   wholeBlocks,
@@ -144,12 +145,12 @@ async function serve(context: AgentContext, reply: FastifyReply, stream: Stream)
   const { log, readers, requests } = context;
   const { shape, snapshot, volume, mergeGapBytes } = stream;
   requireStartOffset(shape);
-  requests.requireRoom();
-  const { controller, done } = requests.begin(reply);
+  const { controller, done } = requests.begin('streams', reply);
   await using held = new AsyncDisposableStack();
   held.defer(done);
   const { source, handle } = await openSnapshotSource(stream.backend, volume, snapshot);
   held.defer(() => handle.close());
+  requireIdentity(shape, snapshot, source.identity);
   requireLength(shape, snapshot, source.sizeBytes);
   const found = await stream.find(controller.signal);
   held.defer(() => found.close());

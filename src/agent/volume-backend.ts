@@ -61,14 +61,18 @@ export type WriteTarget = {
 export type VolumeBackend = {
   readonly info: BackendInfo;
   listVolumes(): Promise<readonly VolumeInfo[]>;
+  /** Names of volumes that are gone but have snapshots left. */
+  listGone(): Promise<readonly string[]>;
   getVolume(volume: string): Promise<VolumeDetail>;
+  /** Also of a volume that is gone; empty if there are none. A damaged one is left out, and logged. */
+  listSnapshots(volume: string): Promise<readonly SnapshotInfo[]>;
   /** A new volume of zeros. `state-invalid` where `info.create_volume` is false. */
   createVolume(volume: string, sizeBytes: number): Promise<VolumeInfo>;
   /** Grows a volume; `message-invalid` if it would shrink. `state-invalid` where `info.create_volume` is false. */
   resizeVolume(volume: string, sizeBytes: number): Promise<VolumeInfo>;
   /** Returns the snapshot of that name, making it if it is absent. */
   createSnapshot(volume: string, snapshot: string, signal: AbortSignal): Promise<SnapshotInfo>;
-  /** Succeeds also if it is absent. */
+  /** Succeeds also if it is absent; removes damaged ones too, and those of a volume that is gone. */
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;
   findRanges(request: FindRequest): Promise<FoundRanges>;
   snapshotSource(volume: string, snapshot: string): Promise<SnapshotSource>;

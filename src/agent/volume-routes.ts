@@ -9,6 +9,7 @@ import {
   createVolumeRequest,
   resizeVolumeRequest,
   snapshotInfo,
+  snapshotList,
   snapshotNameSchema,
   volumeDetail,
   volumeInfo,
@@ -35,12 +36,16 @@ export function volumeRoutes(app: FastifyInstance, context: AgentContext): void 
     '/v1/backends/:backend/volumes',
     {
       schema: {
-        summary: 'List volumes',
+        summary: 'List volumes, and those that are gone but have snapshots left',
         params: ofBackend,
         response: { 200: volumeList, ...errorResponses },
       },
     },
-    async ({ params }) => ({ volumes: [...(await backendOf(params.backend).listVolumes())] }),
+    async ({ params }) => {
+      const backend = backendOf(params.backend);
+      const volumes = [...(await backend.listVolumes())];
+      return { volumes, gone: [...(await backend.listGone())] };
+    },
   );
 
   routes.get(
@@ -84,6 +89,20 @@ export function volumeRoutes(app: FastifyInstance, context: AgentContext): void 
     ({ params, body }) => backendOf(params.backend).resizeVolume(params.volume, body.size_bytes),
   );
 
+  routes.get(
+    '/v1/backends/:backend/volumes/:volume/snapshots',
+    {
+      schema: {
+        summary: 'List the snapshots of a volume, also of one that is gone',
+        params: ofVolume,
+        response: { 200: snapshotList, ...errorResponses },
+      },
+    },
+    async ({ params }) => ({
+      snapshots: [...(await backendOf(params.backend).listSnapshots(params.volume))],
+    }),
+  );
+
   routes.post(
     '/v1/backends/:backend/volumes/:volume/snapshots',
     {
@@ -96,7 +115,7 @@ export function volumeRoutes(app: FastifyInstance, context: AgentContext): void 
     },
     async ({ params, body }, reply) => {
       const backend = backendOf(params.backend);
-      const { controller, done } = requests.begin(reply);
+      const { controller, done } = requests.begin('snapshots', reply);
       try {
         return await backend.createSnapshot(params.volume, body.name, controller.signal);
       } finally {
@@ -109,7 +128,7 @@ export function volumeRoutes(app: FastifyInstance, context: AgentContext): void 
     '/v1/backends/:backend/volumes/:volume/snapshots/:snapshot',
     {
       schema: {
-        summary: 'Remove a snapshot; succeeds also if it is absent',
+        summary: 'Remove a snapshot; succeeds also if it is absent, and if its volume is gone',
         params: ofSnapshot,
         response: { 204: z.null().describe('removed'), ...errorResponses },
       },

@@ -37,8 +37,7 @@ export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
     },
     async ({ params, raw }, reply) => {
       const backend = backendOf(params.backend);
-      requests.requireRoom();
-      const { controller, done } = requests.begin(reply);
+      const { controller, done } = requests.begin('streams', reply);
       try {
         await using held = new AsyncDisposableStack();
         const target = await backend.openTarget(params.volume);

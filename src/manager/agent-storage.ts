@@ -20,8 +20,7 @@ export function createAgentStorage(client: AgentClient, name: string, backend: s
     resizeVolume: (volume, sizeBytes, signal) => client.resizeVolume(backend, volume, sizeBytes, signal),
     createSnapshot: (volume, snapshot, signal) => client.createSnapshot(backend, volume, snapshot, signal),
     deleteSnapshot: (volume, snapshot, signal) => client.deleteSnapshot(backend, volume, snapshot, signal),
-    openSource: ({ volume, snapshot, lengthBytes, blockSize, mergeGapBytes }) =>
-      client.source({ backend, volume, snapshot, lengthBytes, blockSize, mergeGapBytes }),
+    openSource: (of) => client.source({ backend, ...of }),
     openTarget: (volume, sizeBytes, signal) =>
       client.target({ backend, volume, lengthBytes: sizeBytes, signal }),
   };

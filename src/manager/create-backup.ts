@@ -131,6 +131,7 @@ async function transfer(
   const source = backend.openSource({
     volume: onStorage.name,
     snapshot: current.name,
+    identity: current.identity,
     lengthBytes: current.size_bytes,
     blockSize: options.blockSize,
     mergeGapBytes: options.mergeGapBytes,

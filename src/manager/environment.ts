@@ -19,10 +19,11 @@ export type StorageBackend = {
   resizeVolume(volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
   createSnapshot(volume: string, snapshot: string, signal: AbortSignal): Promise<SnapshotInfo>;
   deleteSnapshot(volume: string, snapshot: string, signal: AbortSignal): Promise<void>;
-  /** The streams of one snapshot, `lengthBytes` being its size. */
+  /** The streams of one snapshot: `identity` and `lengthBytes` are that snapshot's. */
   openSource(of: {
     readonly volume: string;
     readonly snapshot: string;
+    readonly identity: string;
     readonly lengthBytes: number;
     readonly blockSize: number;
     readonly mergeGapBytes: number;

@@ -55,9 +55,15 @@ export const volumeDetail = volumeInfo
   .extend({ snapshots: z.array(snapshotInfo) })
   .meta({ id: 'VolumeDetail' });
 
-/** The answers of `GET /v1/backends` and `GET /v1/backends/{b}/volumes`. */
+/** The answers of `GET /v1/backends`, `GET /v1/backends/{b}/volumes` and `GET /v1/backends/{b}/volumes/{v}/snapshots`. */
 export const backendList = z.object({ backends: z.array(backendInfo) }).meta({ id: 'BackendList' });
-export const volumeList = z.object({ volumes: z.array(volumeInfo) }).meta({ id: 'VolumeList' });
+export const volumeList = z
+  .object({
+    volumes: z.array(volumeInfo),
+    gone: z.array(z.string()).describe('names of volumes that are no more, but have snapshots left'),
+  })
+  .meta({ id: 'VolumeList' });
+export const snapshotList = z.object({ snapshots: z.array(snapshotInfo) }).meta({ id: 'SnapshotList' });
 
 export const createVolumeRequest = z.strictObject({ name: volumeNameSchema, size_bytes: bytes.min(1) });
 export const resizeVolumeRequest = z.strictObject({ size_bytes: bytes.min(1) });
@@ -67,6 +73,10 @@ const streamRequest = {
   length: bytes.min(1).describe('bytes of the current snapshot to look at: its whole size'),
   block_size: blockSizeSchema,
   start_offset: bytes.default(0).describe('go on here: a block boundary'),
+  current_identity: identity
+    .nullish()
+    .transform((value) => value ?? null)
+    .describe('refuse unless the snapshot to be read is this one'),
 };
 
 export const deltaRequest = z
@@ -140,6 +150,7 @@ export const errorAnswer = z
 export type BackendInfo = z.infer<typeof backendInfo>;
 export type SnapshotInfo = z.infer<typeof snapshotInfo>;
 export type VolumeInfo = z.infer<typeof volumeInfo>;
+export type VolumeList = z.infer<typeof volumeList>;
 export type VolumeDetail = z.infer<typeof volumeDetail>;
 export type DeltaRequest = z.infer<typeof deltaRequest>;
 export type DigestsRequest = z.infer<typeof digestsRequest>;

@@ -12,6 +12,7 @@ import { backendNamePattern, requireSnapshotName, requireVolumeName } from '../m
 import {
   backendList,
   snapshotInfo,
+  snapshotList,
   volumeDetail,
   volumeInfo,
   volumeList,
@@ -19,6 +20,7 @@ import {
   type SnapshotInfo,
   type VolumeDetail,
   type VolumeInfo,
+  type VolumeList,
 } from '../protocol/calls.ts';
 import { createAgentConnection, type AgentAccess } from './agent-connection.ts';
 import { createAgentSource, type SourceRequest } from './agent-source.ts';
@@ -29,10 +31,14 @@ export type AgentClient = {
   /** The agent's address, for messages. */
   readonly url: string;
   backends(signal: AbortSignal): Promise<readonly BackendInfo[]>;
+  /** Volumes, and the names of those that are gone but have snapshots left. */
+  listVolumes(backend: string, signal: AbortSignal): Promise<VolumeList>;
   volumes(backend: string, signal: AbortSignal): Promise<readonly VolumeInfo[]>;
   volume(backend: string, volume: string, signal: AbortSignal): Promise<VolumeDetail>;
   createVolume(backend: string, volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
   resizeVolume(backend: string, volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
+  /** Also of a volume that is gone; none if there are none. */
+  snapshots(backend: string, volume: string, signal: AbortSignal): Promise<readonly SnapshotInfo[]>;
   /** The snapshot of that name, made if it is absent. */
   createSnapshot(
     backend: string,
@@ -40,7 +46,7 @@ export type AgentClient = {
     snapshot: string,
     signal: AbortSignal,
   ): Promise<SnapshotInfo>;
-  /** Succeeds also if it is absent. */
+  /** Succeeds also if it is absent, and also if the volume is gone. */
   deleteSnapshot(backend: string, volume: string, snapshot: string, signal: AbortSignal): Promise<void>;
   /** The streams of one snapshot; nothing is asked before one of them is read. */
   source(request: SourceRequest): BlockSource;
@@ -94,11 +100,14 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
       connection.call({ method: 'GET', path, schema, timeoutMs: callTimeoutMs, signal }),
     );
 
+  const listVolumes = async (backend: string, signal: AbortSignal): Promise<VolumeList> =>
+    get(`${backendPath(backend)}/volumes`, volumeList, signal);
+
   return {
     url: connection.url,
     backends: async (signal) => (await get('/v1/backends', backendList, signal)).backends,
-    volumes: async (backend, signal) =>
-      (await get(`${backendPath(backend)}/volumes`, volumeList, signal)).volumes,
+    listVolumes,
+    volumes: async (backend, signal) => (await listVolumes(backend, signal)).volumes,
     volume: async (backend, volume, signal) => get(volumePath(backend, volume), volumeDetail, signal),
 
     createVolume: async (backend, volume, sizeBytes, signal) =>
@@ -124,6 +133,9 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
         }),
       );
     },
+
+    snapshots: async (backend, volume, signal) =>
+      (await get(`${volumePath(backend, volume)}/snapshots`, snapshotList, signal)).snapshots,
 
     async createSnapshot(backend, volume, snapshot, signal) {
       const path = `${volumePath(backend, volume)}/snapshots`;

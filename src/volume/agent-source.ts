@@ -9,8 +9,9 @@ import { readChangeStream, type ChangeStreamPolicy } from './change-stream.ts';
 export type SourceRequest = {
   readonly backend: string;
   readonly volume: string;
-  /** The snapshot to read. */
+  /** The snapshot to read, and its identity: another one of that name is refused. */
   readonly snapshot: string;
+  readonly identity: string;
   /** The whole size of that snapshot. */
   readonly lengthBytes: number;
   readonly blockSize: number;
@@ -27,7 +28,7 @@ export function createAgentSource(
 ): BlockSource {
   const { lengthBytes, blockSize, snapshot } = request;
   const whole: readonly Extent[] = [{ offset: 0, length: lengthBytes }];
-  const common = { length: lengthBytes, block_size: blockSize };
+  const common = { length: lengthBytes, block_size: blockSize, current_identity: request.identity };
   const whatOf = (call: string) =>
     `${call} of ${request.volume} at ${snapshot}, backend ${request.backend} of agent ${connection.url}`;
 

@@ -22,8 +22,8 @@ describe('agent', () => {
     await rm(directory, { recursive: true });
   });
 
-  const start = async (host: string, port: number): Promise<Agent> => {
-    const backend = await createFileBackend({ name: 'files', directory, log });
+  const start = async (host: string, port: number, volumes = directory): Promise<Agent> => {
+    const backend = await createFileBackend({ name: 'files', directory: volumes, log });
     const agent = await createAgent({ backends: [backend], access: {}, host, port, readerThreads: 1, log });
     started.push(agent);
     return agent;
@@ -31,9 +31,10 @@ describe('agent', () => {
 
   test('answers under its URL, on IPv4 and IPv6', async () => {
     for (const host of ['127.0.0.1', '::1']) {
-      const { url } = await start(host, 0);
-      const answer = await request(`${url}/v1/backends`);
+      const agent = await start(host, 0);
+      const answer = await request(`${agent.url}/v1/backends`);
       expect(await answer.body.json()).toMatchObject({ backends: [{ name: 'files' }] });
+      await agent.close();
     }
   });
 
@@ -45,6 +46,14 @@ describe('agent', () => {
     expect(await readdir(snapshots)).toEqual([]);
   });
 
+  test('leaves what another agent of the same directory is making', async () => {
+    await start('127.0.0.1', 0);
+    const making = join(directory, '.snapshots', '.making-now');
+    await writeFile(making, 'half');
+    await expect(start('127.0.0.1', 0)).rejects.toMatchObject({ code: 'state-invalid' });
+    expect(await readdir(join(directory, '.snapshots'))).toContain('.making-now');
+  });
+
   test('does not start where everyone could reach it', async () => {
     await expect(start('0.0.0.0', 0)).rejects.toMatchObject({ code: 'config-invalid' });
   });
@@ -52,7 +61,9 @@ describe('agent', () => {
   test('says which address it cannot have', async () => {
     const { url } = await start('127.0.0.1', 0);
     const port = Number(new URL(url).port);
-    const second = start('127.0.0.1', port);
+    const another = join(directory, 'another');
+    await mkdir(another);
+    const second = start('127.0.0.1', port, another);
     await expect(second).rejects.toMatchObject({
       code: 'config-invalid',
       message: expect.stringContaining(`127.0.0.1:${port}`),

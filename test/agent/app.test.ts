@@ -173,6 +173,48 @@ describe('access to the agent', () => {
     }
   });
 
+  test('without a token only programs of this machine are answered, not pages in its browsers', async () => {
+    const agent = await startAgent();
+    try {
+      const { host, port } = new URL(agent.url);
+      const foreign = [
+        { host: `rebind.example.org:${port}` },
+        { host: '10.0.0.7' },
+        { host, origin: 'http://example.org' },
+        { host, origin: `http://localhost:${port}` },
+        { host, origin: 'null' },
+      ];
+      for (const headers of foreign) {
+        for (const [method, path] of [
+          ['GET', '/v1/backends'],
+          ['POST', volumesPath()],
+          ['GET', '/v1/nothing'],
+        ] as const) {
+          const answer = await raw(agent, method, path, headers);
+          expect([answer.status, answer.code], `${path} ${JSON.stringify(headers)}`).toEqual([
+            401,
+            'access-denied',
+          ]);
+        }
+      }
+      for (const headers of [{ host: `localhost:${port}` }, { host: '[::1]' }, { host, origin: agent.url }]) {
+        expect((await raw(agent, 'GET', '/v1/backends', headers)).status).toBe(200);
+      }
+    } finally {
+      await agent.close();
+    }
+  });
+
+  test('with a token the name that the agent was called by does not matter', async () => {
+    const agent = await startAgent({ access: { token: 'a secret of some length' } });
+    try {
+      const headers = { host: 'storage-1.example.org', authorization: 'Bearer a secret of some length' };
+      expect((await raw(agent, 'GET', '/v1/backends', headers)).status).toBe(200);
+    } finally {
+      await agent.close();
+    }
+  });
+
   test('with an authority only its clients get through', async () => {
     const ca = await pem('ca.pem');
     const agent = await startAgent({

@@ -101,7 +101,17 @@ describe('file backend', () => {
   });
 
   test('leaves nothing of its probe behind', async () => {
-    expect(await readdir(join(directory, '.snapshots'))).toEqual([]);
+    expect(await readdir(join(directory, '.snapshots'))).toEqual(['.lock']);
+  });
+
+  test('is alone on its directory until it is closed, and takes nothing from the one that was first', async () => {
+    const making = join(directory, '.snapshots', '.making-now');
+    await writeFile(making, 'half');
+    const second = createFileBackend({ name: 'files', directory, log });
+    await expect(second).rejects.toMatchObject({ code: 'state-invalid' });
+    expect(await readFile(making, 'utf8')).toBe('half');
+    await backend.close();
+    backend = await createFileBackend({ name: 'files', directory, log });
   });
 
   test('serves neither links nor directories in place of volumes', async () => {
@@ -169,15 +179,15 @@ describe('file backend', () => {
     expect((await readdir(snapshotDirectory())).toSorted()).toEqual(
       [whole.name, `${whole.name}.json`, 'note'].toSorted(),
     );
-    expect(await readdir(join(directory, '.snapshots'))).toEqual([volume]);
+    expect((await readdir(join(directory, '.snapshots'))).toSorted()).toEqual(['.lock', volume]);
   });
 
   test('survives a restart with its snapshots', async () => {
     const made = await backend.createSnapshot(volume, backupSnapshotName(randomUUID(), 1), noAbort);
-    const second = await createFileBackend({ name: 'files', directory, log });
-    await second.recover();
-    expect((await second.getVolume(volume)).snapshots).toEqual([made]);
-    await second.close();
+    await backend.close();
+    backend = await createFileBackend({ name: 'files', directory, log });
+    await backend.recover();
+    expect((await backend.getVolume(volume)).snapshots).toEqual([made]);
   });
 
   test('calls a snapshot corrupt whose record is damaged or whose file was cut', async () => {
@@ -197,6 +207,36 @@ describe('file backend', () => {
     await writeFile(join(snapshotDirectory(), `${name}.json`), '{"name":');
     await expect(backend.findRanges(request)).rejects.toMatchObject({ code: 'corrupt' });
     await expect(backend.snapshotSource(volume, name)).rejects.toMatchObject({ code: 'corrupt' });
+  });
+
+  test('one damaged record keeps nobody from the volume and its other snapshots, is told, and can be removed', async () => {
+    await backend.close();
+    const lines: string[] = [];
+    const told = createLogger({
+      level: 'info',
+      destination: { write: (line: string) => void lines.push(line) },
+    });
+    backend = await createFileBackend({ name: 'files', directory, log: told });
+    const whole = await backend.createSnapshot(volume, backupSnapshotName(randomUUID(), 1), noAbort);
+    const { name } = await backend.createSnapshot(volume, backupSnapshotName(randomUUID(), 2), noAbort);
+    await writeFile(join(snapshotDirectory(), `${name}.json`), '{"name":');
+
+    expect((await backend.getVolume(volume)).snapshots).toEqual([whole]);
+    expect(await backend.listSnapshots(volume)).toEqual([whole]);
+    expect(lines.filter((line) => line.includes('left out') && line.includes(name))).toHaveLength(2);
+    await backend.deleteSnapshot(volume, name);
+    expect(await readdir(snapshotDirectory())).not.toContain(name);
+  });
+
+  test('names volumes that are gone as long as they have snapshots', async () => {
+    const { name } = await backend.createSnapshot(volume, backupSnapshotName(randomUUID(), 1), noAbort);
+    expect(await backend.listGone()).toEqual([]);
+    await rm(join(directory, volume));
+    expect(await backend.listGone()).toEqual([volume]);
+    expect((await backend.listSnapshots(volume)).map((each) => each.name)).toEqual([name]);
+    await backend.deleteSnapshot(volume, name);
+    expect(await backend.listGone()).toEqual([]);
+    expect(await backend.listSnapshots(volume)).toEqual([]);
   });
 
   test('copies keep holes', async () => {
@@ -221,7 +261,8 @@ describe('file backend', () => {
     state.writing = false;
     await writer;
     expect((await backend.getVolume(volume)).snapshots).toEqual([]);
-    expect((await readdir(join(directory, '.snapshots'))).filter((name) => name.startsWith('.'))).toEqual([]);
+    const left = await readdir(join(directory, '.snapshots'));
+    expect(left.filter((name) => name.startsWith('.making-'))).toEqual([]);
   });
 });
 
@@ -238,9 +279,8 @@ describe.skipIf(!mountable.tmpfs)('file backend on a full file system', () => {
       const making = backend.createSnapshot(volume, backupSnapshotName(randomUUID(), 1), noAbort);
       await expect(making).rejects.toMatchObject({ code: 'store-full' });
       expect((await backend.getVolume(volume)).snapshots).toEqual([]);
-      expect((await readdir(join(mount.directory, '.snapshots'))).filter((name) => name !== volume)).toEqual(
-        [],
-      );
+      const left = await readdir(join(mount.directory, '.snapshots'));
+      expect(left.filter((name) => name !== volume)).toEqual(['.lock']);
 
       const target = await backend.openTarget(volume);
       const bytes = patternBytes(9 * mebibyte, 7 * mebibyte, 2);

@@ -1,3 +1,4 @@
+import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { truncate } from 'node:fs/promises';
 import http from 'node:http';
@@ -223,6 +224,44 @@ describe('streams that do not end well', () => {
         third.destroy();
       }, patience);
     } finally {
+      await agent.close();
+    }
+  });
+
+  test('snapshots being made take no room from streams, and have a bound of their own', async () => {
+    const gate = Promise.withResolvers<void>();
+    const started: string[] = [];
+    const agent = await startAgent({
+      maxStreams: 1,
+      maxSnapshots: 2,
+      wrap: (backend) => ({
+        ...backend,
+        createSnapshot: async (volume, snapshot, signal) => {
+          if (snapshot.startsWith('snapshot-')) {
+            started.push(snapshot);
+            await gate.promise;
+          }
+          return await backend.createSnapshot(volume, snapshot, signal);
+        },
+      }),
+    });
+    try {
+      const length = mebibyte;
+      const volume = await volumeOf(agent, length);
+      const snapshot = await snapshotOf(agent, volume);
+      const make = () =>
+        call(agent, 'POST', `${volumesPath(volume)}/snapshots`, { name: `snapshot-${randomUUID()}` });
+      const making = [make(), make()];
+      await vi.waitFor(() => expect(started).toHaveLength(2), patience);
+      const third = await make();
+      expect([third.status, codeOf(third)]).toEqual([503, 'agent-unavailable']);
+      const body = { snapshot, length, block_size: 32 * kibibyte };
+      expect((await stream(agent, volume, 'digests', body)).totals).toMatchObject({ data_bytes: length });
+      gate.resolve();
+      expect((await Promise.all(making)).map(({ status }) => status)).toEqual([200, 200]);
+      expect((await make()).status).toBe(200);
+    } finally {
+      gate.resolve();
       await agent.close();
     }
   });

@@ -27,6 +27,7 @@ describe('openapi/agent.yaml', () => {
         'POST /v1/backends/{backend}/volumes',
         `GET ${volume}`,
         `POST ${volume}/resize`,
+        `GET ${volume}/snapshots`,
         `POST ${volume}/snapshots`,
         `DELETE ${volume}/snapshots/{snapshot}`,
         `POST ${volume}/delta`,

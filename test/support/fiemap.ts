@@ -14,6 +14,7 @@ export function fiemapCalls(extentsOf: (fd: number) => readonly PhysicalExtent[]
     seekData: unavailable,
     seekHole: unavailable,
     punchHole: unavailable,
+    lock: unavailable,
     fiemap(fd, request) {
       const start = Number(request.readBigUInt64LE(0));
       const end = start + Number(request.readBigUInt64LE(8));

@@ -30,6 +30,7 @@ export async function startAgent(
     readonly wrap?: (backend: VolumeBackend) => VolumeBackend;
     readonly idleMs?: number;
     readonly maxStreams?: number;
+    readonly maxSnapshots?: number;
     readonly directory?: string;
   } = {},
 ): Promise<RunningAgent> {
@@ -38,9 +39,9 @@ export async function startAgent(
   const backend = await createFileBackend({ name: 'files', directory, log });
   const readers = createReaderPool({ threads: 2 });
   const access = options.access ?? {};
-  const { idleMs, maxStreams } = options;
+  const { idleMs, maxSnapshots, maxStreams } = options;
   const backends = [options.wrap?.(backend) ?? backend];
-  const app = createAgentApp({ backends, access, log, readers, idleMs, maxStreams });
+  const app = createAgentApp({ backends, access, log, readers, idleMs, maxStreams, maxSnapshots });
   const url = await app.listen({ host: '127.0.0.1', port: 0 });
   return {
     url,
@@ -153,12 +154,12 @@ export async function stream(
   return { frames, plan: documentOf('plan') ?? {}, totals: documentOf('totals'), error: documentOf('error') };
 }
 
-/** How many descriptors this process has open below `directory`. */
+/** How many descriptors this process has open below `directory`, beside the lock of the backend. */
 export async function openFilesBelow(directory: string): Promise<number> {
   let count = 0;
   for (const fd of await readdir('/proc/self/fd')) {
     const target = await readlink(`/proc/self/fd/${fd}`).catch(() => '');
-    if (target.startsWith(directory)) count += 1;
+    if (target.startsWith(directory) && !target.endsWith('/.lock')) count += 1;
   }
   return count;
 }

@@ -17,6 +17,7 @@ import {
 } from './fake-agent.ts';
 
 export const snapshot = 'backup.aaaaaaaa-2222-4333-8444-555555555555.snap.1790000000';
+export const snapshotIdentity = 'i-2';
 export const previous = {
   name: 'backup.bbbbbbbb-2222-4333-8444-555555555555.snap.1780000000',
   identity: 'i-1',
@@ -54,6 +55,7 @@ export async function openScriptedSource(
     backend: 'lvm-1',
     volume: 'volume-11111111-2222-4333-8444-555555555555',
     snapshot,
+    identity: snapshotIdentity,
     lengthBytes: volume.lengthBytes,
     blockSize: volume.blockSize,
     mergeGapBytes: 0,

@@ -7,6 +7,7 @@ import { createAgent, type Agent } from '../../src/agent/agent.ts';
 import { createFileBackend } from '../../src/agent/file-backend.ts';
 import { createLogger } from '../../src/log.ts';
 import type { TypedExtent } from '../../src/model/extent.ts';
+import type { SnapshotInfo } from '../../src/protocol/calls.ts';
 import { createAgentClient, type AgentClient } from '../../src/volume/agent-client.ts';
 import { gather } from '../support/change-events.ts';
 import { blockDigests } from '../support/fake-agent.ts';
@@ -60,9 +61,18 @@ afterEach(async () => {
   await rm(directory, { recursive: true });
 });
 
+const take = (snapshot: string) => client.createSnapshot(backend, volume, snapshot, never);
 const path = (name: string) => join(directory, name);
-const source = (snapshot: string, lengthBytes = sizeBytes) =>
-  client.source({ backend, volume, snapshot, lengthBytes, blockSize, mergeGapBytes: 0 });
+const source = (snapshot: SnapshotInfo, lengthBytes = snapshot.size_bytes) =>
+  client.source({
+    backend,
+    volume,
+    snapshot: snapshot.name,
+    identity: snapshot.identity,
+    lengthBytes,
+    blockSize,
+    mergeGapBytes: 0,
+  });
 
 async function bytesOf(
   name: string,
@@ -112,6 +122,19 @@ describe('calls', () => {
     expect((await client.volume(backend, volume, never)).snapshots).toEqual([]);
   });
 
+  it('find and remove the snapshots of a volume that is gone', async () => {
+    await makeVolumeFile(path(volume), { sizeBytes });
+    const made = await client.createSnapshot(backend, volume, first, never);
+    expect(await client.snapshots(backend, volume, never)).toEqual([made]);
+    expect((await client.listVolumes(backend, never)).gone).toEqual([]);
+    await rm(path(volume));
+    expect(await client.listVolumes(backend, never)).toEqual({ volumes: [], gone: [volume] });
+    expect(await client.snapshots(backend, volume, never)).toEqual([made]);
+    await client.deleteSnapshot(backend, volume, first, never);
+    expect(await client.snapshots(backend, volume, never)).toEqual([]);
+    expect((await client.listVolumes(backend, never)).gone).toEqual([]);
+  });
+
   it('tell an absent volume from an agent that cannot be reached', async () => {
     await expect(client.volume(backend, other, never)).rejects.toMatchObject({ code: 'not-found' });
     await expect(client.volume('elsewhere', other, never)).rejects.toMatchObject({ code: 'not-found' });
@@ -150,8 +173,8 @@ describe('streams', () => {
       { offset: 199 * blockSize, length: blockSize + 4096 },
     ];
     await makeVolumeFile(path(volume), { sizeBytes, extents });
-    await client.createSnapshot(backend, volume, first, never);
-    const gathered = await gather(source(first).delta(null, never));
+    const now = await take(first);
+    const gathered = await gather(source(now).delta(null, never));
     const bytes = await bytesOf(volume, dataOf(gathered.extents));
     expect(gathered.data.equals(bytes)).toBe(true);
     expect(gathered.digests.equals(blockDigests(bytes, blockSize))).toBe(true);
@@ -161,11 +184,11 @@ describe('streams', () => {
   it('give only what changed since the previous snapshot', async () => {
     const random = createRandom();
     await makeVolumeFile(path(volume), { sizeBytes });
-    const { identity } = await client.createSnapshot(backend, volume, first, never);
+    const { identity } = await take(first);
     const changed = scatteredBlocks(random, { sizeBytes, blockBytes: blockSize, count: 12 });
     await writePattern(path(volume), changed, 2);
-    await client.createSnapshot(backend, volume, second, never);
-    const gathered = await gather(source(second).delta({ name: first, identity }, never));
+    const now = await take(second);
+    const gathered = await gather(source(now).delta({ name: first, identity }, never));
     const pieces = changed.map(({ offset, length }) => patternBytes(offset, length, 2));
     expect(gathered.data.equals(Buffer.concat(pieces))).toBe(true);
     const digests = Buffer.concat(pieces.map((piece) => blockDigests(piece, blockSize)));
@@ -174,11 +197,11 @@ describe('streams', () => {
 
   it('give zeroed blocks whole, whether written or punched', async () => {
     await makeVolumeFile(path(volume), { sizeBytes });
-    const { identity } = await client.createSnapshot(backend, volume, first, never);
+    const { identity } = await take(first);
     await writeZeros(path(volume), [{ offset: 8 * blockSize, length: 2 * blockSize }]);
     await punchHoles(path(volume), [{ offset: 20 * blockSize, length: 4 * blockSize }]);
-    await client.createSnapshot(backend, volume, second, never);
-    const gathered = await gather(source(second).delta({ name: first, identity }, never));
+    const now = await take(second);
+    const gathered = await gather(source(now).delta({ name: first, identity }, never));
     expect(gathered.extents.map(({ offset, length }) => ({ offset, length }))).toEqual([
       { offset: 8 * blockSize, length: 2 * blockSize },
       { offset: 20 * blockSize, length: 4 * blockSize },
@@ -188,17 +211,17 @@ describe('streams', () => {
 
   it('give nothing between two snapshots of an unchanged volume', async () => {
     await makeVolumeFile(path(volume), { sizeBytes });
-    const { identity } = await client.createSnapshot(backend, volume, first, never);
-    await client.createSnapshot(backend, volume, second, never);
-    const gathered = await gather(source(second).delta({ name: first, identity }, never));
+    const { identity } = await take(first);
+    const now = await take(second);
+    const gathered = await gather(source(now).delta({ name: first, identity }, never));
     expect(gathered.extents).toEqual([]);
     expect(gathered.totals).toHaveLength(1);
   });
 
   it('give the digests of every block, the short last one too', async () => {
     await makeVolumeFile(path(volume), { sizeBytes });
-    await client.createSnapshot(backend, volume, first, never);
-    const gathered = await gather(source(first).digests(never));
+    const now = await take(first);
+    const gathered = await gather(source(now).digests(never));
     expect(gathered.digests.equals(blockDigests(patternBytes(0, sizeBytes, 1), blockSize))).toBe(true);
     expect(gathered.digests).toHaveLength(201 * 32);
   });
@@ -206,25 +229,43 @@ describe('streams', () => {
   it('give the blocks that are named', async () => {
     const random = createRandom();
     await makeVolumeFile(path(volume), { sizeBytes });
-    await client.createSnapshot(backend, volume, first, never);
+    const now = await take(first);
     const named = scatteredBlocks(random, { sizeBytes, blockBytes: blockSize, count: 30 });
-    const gathered = await gather(source(first).blocks(named, never));
+    const gathered = await gather(source(now).blocks(named, never));
     expect(gathered.data.equals(await bytesOf(volume, named))).toBe(true);
   });
 
   it('are refused when the previous snapshot is another one of that name', async () => {
     await makeVolumeFile(path(volume), { sizeBytes });
-    await client.createSnapshot(backend, volume, first, never);
-    await client.createSnapshot(backend, volume, second, never);
-    const delta = source(second).delta({ name: first, identity: 'of another life' }, never);
+    await take(first);
+    const now = await take(second);
+    const delta = source(now).delta({ name: first, identity: 'of another life' }, never);
     await expect(gather(delta)).rejects.toMatchObject({ code: 'delta-unavailable' });
+  });
+
+  it('are refused, each of them, when the snapshot itself was made anew', async () => {
+    await makeVolumeFile(path(volume), { sizeBytes });
+    const old = source(await take(second));
+    await client.deleteSnapshot(backend, volume, second, never);
+    const { identity } = await take(first);
+    await take(second);
+    const whole = [{ offset: 0, length: sizeBytes }];
+    for (const stream of [
+      old.delta(null, never),
+      old.delta({ name: first, identity }, never),
+      old.digests(never),
+      old.blocks(whole, never),
+    ]) {
+      await expect(gather(stream)).rejects.toMatchObject({ code: 'state-invalid' });
+    }
   });
 
   it('are refused when the snapshot is absent, or has another length', async () => {
     await makeVolumeFile(path(volume), { sizeBytes });
-    await expect(gather(source(first).digests(never))).rejects.toMatchObject({ code: 'not-found' });
-    await client.createSnapshot(backend, volume, first, never);
-    await expect(gather(source(first, blockSize).digests(never))).rejects.toMatchObject({
+    const gone = await take(first);
+    await client.deleteSnapshot(backend, volume, first, never);
+    await expect(gather(source(gone).digests(never))).rejects.toMatchObject({ code: 'not-found' });
+    await expect(gather(source(await take(first), blockSize).digests(never))).rejects.toMatchObject({
       code: 'message-invalid',
     });
   });

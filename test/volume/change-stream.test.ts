@@ -22,6 +22,7 @@ import {
   previous,
   said,
   snapshot,
+  snapshotIdentity,
 } from '../support/scripted-source.ts';
 
 describe('a whole stream', () => {
@@ -38,8 +39,22 @@ describe('a whole stream', () => {
         previous_snapshot: previous.name,
         previous_identity: previous.identity,
         current_snapshot: snapshot,
+        current_identity: snapshotIdentity,
         merge_gap: 0,
       },
+    ]);
+  });
+
+  it('is asked of one snapshot and no other of that name', async () => {
+    const volume = scriptedVolume();
+    const { source, agent } = await openScriptedSource(volume, honest(volume));
+    await gather(source.delta(null, never));
+    await gather(source.digests(never));
+    await gather(source.blocks(rangesOf(volume.extents), never));
+    expect(agent.asks.map((ask) => ask.document['current_identity'])).toEqual([
+      snapshotIdentity,
+      snapshotIdentity,
+      snapshotIdentity,
     ]);
   });
 
