@@ -63,9 +63,8 @@ describe('order on the store', () => {
     expect(closingDocuments(store).map((key) => key.slice(-11))).toEqual(['_sha256file']);
     metadata.open();
     const { layer } = await running;
-    expect(layer.metadata.objects.map(({ offset }) => offset)).toEqual(
-      layer.metadata.objects.map(({ offset }) => offset).toSorted((a, b) => a - b),
-    );
+    const offsets = Array.from(layer.metadata.objects, ({ offset }) => offset);
+    expect(offsets).toEqual(offsets.toSorted((a, b) => a - b));
     const lastPut = faulty.history.findLastIndex((call) => call.startsWith('put '));
     expect(faulty.history.indexOf('flush')).toBeGreaterThan(lastPut);
   });

@@ -37,14 +37,14 @@ describe('objects larger than a slab', () => {
     const ceiling = 4 * mebibyte;
     const reader = createPipelineRun(store, sealer, ceiling);
     reader.chain.push(...writer.chain);
-    expect(writer.chain[0]?.metadata.objects[0]?.length).toBeGreaterThan(ceiling / 10);
+    expect(writer.chain[0]?.metadata.objects.at(0)?.length).toBeGreaterThan(ceiling / 10);
     const target = createMemoryTarget(volume.bytes.length, random);
     await reader.restore(target);
     expect(target.bytes.equals(volume.bytes)).toBe(true);
     expect(await reader.verify()).toEqual({ checkedBytes: volume.bytes.length, badRanges: [] });
     expect(reader.memory.peak).toBeLessThanOrEqual(ceiling);
 
-    const key = writer.chain[0]?.metadata.objects[0]?.key ?? '';
+    const key = writer.chain[0]?.metadata.objects.at(0)?.key ?? '';
     const body = store.containers.get(testContainer)?.get(key) ?? Buffer.alloc(0);
     for (const at of [2, random.between(0, body.length - 1), body.length - 3]) {
       store.corrupt(testContainer, key, (bytes) => {

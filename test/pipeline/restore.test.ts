@@ -211,7 +211,7 @@ describe('damage', () => {
     const scene = await makeScene('zlib');
     const [full] = scene.run.chain;
     if (full === undefined) throw new Error('no chain');
-    const objects = full.metadata.objects.map((entry, at) =>
+    const objects = Array.from(full.metadata.objects, (entry, at) =>
       at === 0 ? { ...entry, md5: '0'.repeat(32) } : entry,
     );
     scene.run.chain[0] = { ...full, metadata: { ...full.metadata, objects } };
