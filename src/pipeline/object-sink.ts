@@ -45,7 +45,8 @@ export function createObjectSink(
   ): Promise<void> => {
     const { number, offset, length } = object;
     const key = objectKey(place.prefix, number);
-    await withLimit(puts, () => store.put(place.container, key, body, { signal }), signal);
+    const options = used === 'none' ? { signal, md5 } : { signal };
+    await withLimit(puts, () => store.put(place.container, key, body, options), signal);
     entries[number - 1] = { key, offset, length, md5, codec: used };
     storedBytes += body.length;
     progress.storedBytes += body.length;

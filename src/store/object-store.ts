@@ -14,7 +14,11 @@
 
 export type StoredObject = { readonly key: string; readonly sizeBytes: number };
 
-export type PutOptions = { readonly signal: AbortSignal };
+export type PutOptions = {
+  readonly signal: AbortSignal;
+  /** The MD5 of the whole body as lower-case hex, from a caller that knows it: saves a store that needs it one pass. */
+  readonly md5?: string;
+};
 
 export type ObjectStore = {
   /** For messages and metrics: `posix`, `swift`, `s3`. */

@@ -11,6 +11,7 @@ import { retry, type RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
 import { digestInTurns } from './body-check.ts';
+import type { PutOptions } from './object-store.ts';
 import type { S3Connection } from './s3-client.ts';
 import type { Segment } from './segments.ts';
 
@@ -44,10 +45,11 @@ export async function putBuffer(
   deps: UploadDeps,
   { bucket, key }: Place,
   bytes: Buffer,
-  signal: AbortSignal,
+  options: PutOptions,
   undo: () => Promise<void>,
 ): Promise<void> {
-  const digests = await digestsOf(deps, bytes, signal);
+  const { signal } = options;
+  const digests = await digestsOf(deps, bytes, options);
   const output = await deps.connection.run({ action: 'PutObject', bucket, key }, signal, (client) => {
     const command = new PutObjectCommand({
       Bucket: bucket,
@@ -176,7 +178,7 @@ async function putPart(
   bytes: Buffer,
   signal: AbortSignal,
 ): Promise<string> {
-  const digests = await digestsOf(deps, bytes, signal);
+  const digests = await digestsOf(deps, bytes, { signal });
   const output = await deps.connection.run({ action: 'UploadPart', bucket, key }, signal, (client) => {
     const command = new UploadPartCommand({
       Bucket: bucket,
@@ -199,8 +201,12 @@ async function putPart(
   );
 }
 
-async function digestsOf(deps: UploadDeps, bytes: Buffer, signal: AbortSignal): Promise<Digests> {
-  const md5 = await digestInTurns('md5', bytes, signal);
+async function digestsOf(
+  deps: UploadDeps,
+  bytes: Buffer,
+  { signal, md5: known }: PutOptions,
+): Promise<Digests> {
+  const md5 = known === undefined ? await digestInTurns('md5', bytes, signal) : Buffer.from(known, 'hex');
   const signed = deps.signPayload || !deps.md5Validation;
   const payload = signed
     ? (await digestInTurns('sha256', bytes, signal)).toString('hex')

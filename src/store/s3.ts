@@ -21,7 +21,7 @@ import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../mode
 import { checkedBody, md5Check, multipartCheck, noCheck, type BodyCheck } from './body-check.ts';
 import { clockFinding, type CheckableStore } from './check-store.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
-import type { ObjectStore, StoredObject } from './object-store.ts';
+import type { ObjectStore, PutOptions, StoredObject } from './object-store.ts';
 import { createS3Connection, type S3Connection } from './s3-client.ts';
 import type { S3StoreOptions, S3Tuning } from './s3-options.ts';
 import { abortUploadsUnder, removeMany, removeOne } from './s3-removal.ts';
@@ -58,9 +58,9 @@ export function createS3Store({
     log,
   };
 
-  const put = async (bucket: string, key: string, bytes: Buffer, signal: AbortSignal) => {
-    await putBuffer(uploads, { bucket, key }, bytes, signal, () =>
-      removeOne(connection, bucket, key, signal),
+  const put = async (bucket: string, key: string, bytes: Buffer, how: PutOptions) => {
+    await putBuffer(uploads, { bucket, key }, bytes, how, () =>
+      removeOne(connection, bucket, key, how.signal),
     );
   };
 
@@ -89,9 +89,9 @@ export function createS3Store({
       if (!options.createContainers) throw absentBucket(bucket);
       await createBucket(connection, bucket, signal);
     },
-    async put(bucket, key, body, { signal }) {
-      throwIfAborted(signal);
-      await put(requireBucket(bucket), requireKey(key), body, signal);
+    async put(bucket, key, body, how) {
+      throwIfAborted(how.signal);
+      await put(requireBucket(bucket), requireKey(key), body, how);
     },
     async putStream(bucket, key, body, { signal }) {
       throwIfAborted(signal);
@@ -101,7 +101,7 @@ export function createS3Store({
       const first = await segments.next();
       if (first.done === true) throw cancelledBy(signal);
       try {
-        if (first.value.last) await put(bucket, key, first.value.bytes, signal);
+        if (first.value.last) await put(bucket, key, first.value.bytes, { signal });
         else {
           const all = startingWith(first.value, segments);
           await putParts(uploads, { bucket, key }, all, tuning.partBytes, signal);

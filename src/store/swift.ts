@@ -78,8 +78,9 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
     key: string,
     bytes: Buffer,
     signal: AbortSignal,
+    known?: string,
   ): Promise<string> {
-    const md5 = await md5Of(bytes, signal);
+    const md5 = known ?? (await md5Of(bytes, signal));
     const answer = await exchange.tell({
       method: 'PUT',
       container,
@@ -136,9 +137,9 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
       throwIfAborted(signal);
       await createContainer(requireSwiftContainer(container), signal);
     },
-    async put(container, key, body, { signal }) {
+    async put(container, key, body, { signal, md5 }) {
       throwIfAborted(signal);
-      await putBuffer(requireSwiftContainer(container), requireKey(key), body, signal);
+      await putBuffer(requireSwiftContainer(container), requireKey(key), body, signal, md5);
     },
     async putStream(container, key, body, { signal }) {
       throwIfAborted(signal);
