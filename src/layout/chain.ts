@@ -2,9 +2,9 @@
  * A chain of backups, full backup first: whether its layers belong together, and which part of which object
  * holds each byte of the volume. Newest wins: an increment's object hides what lies under it, zeros included.
  */
-import { BackupError } from '../model/errors.ts';
+import { BackupError, invariant } from '../model/errors.ts';
 import { endOf, type Extent } from '../model/extent.ts';
-import type { MetadataDocument, ObjectEntry } from './metadata-document.ts';
+import type { BackupHead, DeltaRecord, ObjectEntry, ObjectList } from './metadata-document.ts';
 
 /** An object that a restore needs, and the parts of the volume that it gives. */
 export type PlannedObject = {
@@ -25,7 +25,9 @@ export type RestorePlan = Iterable<PlannedObject> & {
  * Throws `chain-broken` unless `layers` is a full backup and its increments, each the child of the one
  * before, all of one volume.
  */
-export function requireChainOrder(layers: readonly MetadataDocument[]): void {
+export function requireChainOrder(
+  layers: readonly Pick<BackupHead, 'backupId' | 'parentId' | 'volumeId'>[],
+): void {
   const [full] = layers;
   if (full === undefined) throw broken('the chain is empty');
   if (full.parentId !== null) {
@@ -49,7 +51,9 @@ export function requireChainOrder(layers: readonly MetadataDocument[]): void {
  * Bytes of the volume at the time of the newest layer: as that recorded them, else the end of the chain's last byte
  * (Python records no length, and refuses to add to a chain when the volume has grown).
  */
-export function chainLengthBytes(layers: readonly MetadataDocument[]): number {
+export function chainLengthBytes(
+  layers: readonly { readonly delta: DeltaRecord | null; readonly objects: Iterable<Extent> }[],
+): number {
   const recorded = layers.at(-1)?.delta?.lengthBytes;
   if (recorded !== undefined) return recorded;
   let length = 0;
@@ -60,54 +64,71 @@ export function chainLengthBytes(layers: readonly MetadataDocument[]): number {
   return length;
 }
 
+/** Memory for each object of a chain that is restored: its row (object-table.ts), its place in the order, two segments. */
+export const bytesPerObject = 128;
+
+type ObjectLists = readonly { readonly objects: ObjectList }[];
+
 /**
  * Plans the restore of [0, lengthBytes). Throws `corrupt` for an object that reaches past the end or does not lie on
  * blocks of `blockSize`, `chain-broken` for a range that no object holds. Takes O(n log n) for n objects in all layers
- * and about 40 bytes of memory for each object and segment.
+ * and about 70 bytes of memory for each object.
  */
-export function planRestore(
-  layers: readonly MetadataDocument[],
-  lengthBytes: number,
-  blockSize: number,
-): RestorePlan {
+export function planRestore(layers: ObjectLists, lengthBytes: number, blockSize: number): RestorePlan {
   const objects = sortObjects(layers, lengthBytes, blockSize);
   const segments = sweep(objects, lengthBytes, blockSize);
   return groupByObject(objects, segments);
 }
 
-/** All objects of the chain by offset. The rank orders them by what they hide: a higher rank is newer. */
-type SortedObjects = { readonly entries: readonly ObjectEntry[]; readonly layers: Uint16Array };
+/** All objects of the chain by offset, in columns; `entryOf` makes the object of a row. A higher layer is newer. */
+type SortedObjects = {
+  readonly count: number;
+  readonly offsets: Float64Array;
+  readonly ends: Float64Array;
+  readonly layers: Uint16Array;
+  readonly entryOf: (row: number) => ObjectEntry;
+};
 
-function sortObjects(
-  layers: readonly MetadataDocument[],
-  lengthBytes: number,
-  blockSize: number,
-): SortedObjects {
+function sortObjects(layers: ObjectLists, lengthBytes: number, blockSize: number): SortedObjects {
   const count = layers.reduce((sum, layer) => sum + layer.objects.length, 0);
-  const entries: ObjectEntry[] = [];
+  const offsets = new Float64Array(count);
+  const ends = new Float64Array(count);
   const layerOf = new Uint16Array(count);
-  const cursors = layers.map(() => 0);
-  const nextOffset = (layer: number): number =>
-    layers[layer]?.objects[cursors[layer] ?? 0]?.offset ?? Number.POSITIVE_INFINITY;
+  const indexes = new Uint32Array(count);
+  const cursors = new Uint32Array(layers.length);
+  const heads = layers.map(({ objects }) => objects.at(0));
+  const nextOffset = (layer: number): number => heads[layer]?.offset ?? Number.POSITIVE_INFINITY;
   const heap = createHeap(layers.length, (a, b) => nextOffset(a) < nextOffset(b));
   for (const layer of layers.keys()) heap.push(layer);
 
+  let row = 0;
   for (let layer = heap.top; layer !== undefined; layer = heap.top) {
     const at = cursors[layer] ?? 0;
-    const entry = layers[layer]?.objects[at];
+    const entry = heads[layer];
     heap.pop();
     if (entry === undefined) continue;
-    const previous = layers[layer]?.objects[at - 1];
-    if (previous !== undefined && previous.offset > entry.offset) {
-      throw new BackupError('bug', `broken invariant: objects of layer ${layer} are not sorted by offset`);
-    }
     requirePlace(entry, lengthBytes, blockSize);
-    layerOf[entries.length] = layer;
-    entries.push(entry);
+    offsets[row] = entry.offset;
+    ends[row] = endOf(entry);
+    layerOf[row] = layer;
+    indexes[row] = at;
+    row += 1;
     cursors[layer] = at + 1;
+    heads[layer] = layers[layer]?.objects.at(at + 1);
+    invariant(nextOffset(layer) >= entry.offset, `objects of layer ${layer} are not sorted by offset`);
     heap.push(layer);
   }
-  return { entries, layers: layerOf };
+  return {
+    count,
+    offsets,
+    ends,
+    layers: layerOf,
+    entryOf(wanted) {
+      const entry = layers[layerOf[wanted] ?? 0]?.objects.at(indexes[wanted] ?? 0);
+      invariant(entry !== undefined, `row ${wanted} of ${count} is no object`);
+      return entry;
+    },
+  };
 }
 
 function requirePlace(entry: ObjectEntry, lengthBytes: number, blockSize: number): void {
@@ -126,31 +147,33 @@ type Segments = { readonly starts: Float64Array; readonly owners: Uint32Array };
  * Walks over the volume. `active` holds the objects that began at or before the position, the one that hides
  * the others on top; those that have ended are dropped when they come up.
  */
-function sweep({ entries, layers }: SortedObjects, lengthBytes: number, blockSize: number): Segments {
+function sweep(objects: SortedObjects, lengthBytes: number, blockSize: number): Segments {
+  const { count: rows, offsets, ends, layers, entryOf } = objects;
+  const endAt = (row: number): number => ends[row] ?? 0;
   const hides = (a: number, b: number): boolean => {
     const [newer, older] = [layers[a] ?? 0, layers[b] ?? 0];
-    return newer === older ? comparesAfter(entries[a], entries[b]) : newer > older;
+    return newer === older ? comparesAfter(entryOf(a), entryOf(b)) : newer > older;
   };
-  const active = createHeap(entries.length, hides);
-  const starts = new Float64Array(2 * entries.length + 1);
-  const owners = new Uint32Array(2 * entries.length);
+  const active = createHeap(rows, hides);
+  const starts = new Float64Array(2 * rows + 1);
+  const owners = new Uint32Array(2 * rows);
   let count = 0;
   let next = 0;
 
   for (let position = 0; position < lengthBytes;) {
-    for (; (entries[next]?.offset ?? Number.POSITIVE_INFINITY) <= position; next += 1) active.push(next);
+    for (; (offsets[next] ?? Number.POSITIVE_INFINITY) <= position; next += 1) active.push(next);
     let owner = active.top;
-    while (owner !== undefined && endOfMaybe(entries[owner]) <= position) {
+    while (owner !== undefined && endAt(owner) <= position) {
       active.pop();
       owner = active.top;
     }
-    const nextStart = entries[next]?.offset ?? lengthBytes;
+    const nextStart = offsets[next] ?? lengthBytes;
     if (owner === undefined) throw hole(position, nextStart);
-    if (count === 0 || owners[count - 1] !== owner) {
-      const hiding = entries[owners[count - 1] ?? 0];
+    const hiding = count === 0 ? undefined : owners[count - 1];
+    if (hiding !== owner) {
       if (position % blockSize !== 0 && hiding !== undefined) {
         throw misplaced(
-          hiding,
+          entryOf(hiding),
           `it ends inside a block of ${blockSize} bytes, and not at the end of the volume`,
         );
       }
@@ -158,39 +181,40 @@ function sweep({ entries, layers }: SortedObjects, lengthBytes: number, blockSiz
       owners[count] = owner;
       count += 1;
     }
-    position = Math.min(endOfMaybe(entries[owner]), nextStart);
+    position = Math.min(endAt(owner), nextStart);
   }
   starts[count] = lengthBytes;
   return { starts: starts.subarray(0, count + 1), owners: owners.subarray(0, count) };
 }
 
 /** Counting sort of the segments by object, kept in order of offset within each. */
-function groupByObject({ entries, layers }: SortedObjects, { starts, owners }: Segments): RestorePlan {
-  const ends = new Uint32Array(entries.length);
+function groupByObject({ count, layers, entryOf }: SortedObjects, { starts, owners }: Segments): RestorePlan {
+  const ends = new Uint32Array(count);
   for (const owner of owners) ends[owner] = (ends[owner] ?? 0) + 1;
-  for (let at = 1; at < ends.length; at += 1) ends[at] = (ends[at] ?? 0) + (ends[at - 1] ?? 0);
+  for (let at = 1; at < count; at += 1) ends[at] = (ends[at] ?? 0) + (ends[at - 1] ?? 0);
   const order = new Uint32Array(owners.length);
-  const firsts: number[] = [];
-  const filled = new Uint32Array(entries.length);
+  const firsts = new Uint32Array(count);
+  const filled = new Uint32Array(count);
+  let objectCount = 0;
   for (const [segment, owner] of owners.entries()) {
     const begin = owner === 0 ? 0 : (ends[owner - 1] ?? 0);
     order[begin + (filled[owner] ?? 0)] = segment;
     filled[owner] = (filled[owner] ?? 0) + 1;
-    if (filled[owner] === 1) firsts.push(owner);
+    if (filled[owner] !== 1) continue;
+    firsts[objectCount] = owner;
+    objectCount += 1;
   }
   return {
-    objectCount: firsts.length,
+    objectCount,
     segmentCount: owners.length,
     *[Symbol.iterator]() {
-      for (const owner of firsts) {
-        const entry = entries[owner];
-        if (entry === undefined) continue;
+      for (const owner of firsts.subarray(0, objectCount)) {
         const own = order.subarray(owner === 0 ? 0 : ends[owner - 1], ends[owner]);
         const segments = Array.from(own, (segment) => {
           const offset = starts[segment] ?? 0;
           return { offset, length: (starts[segment + 1] ?? 0) - offset };
         });
-        yield { layer: layers[owner] ?? 0, entry, segments };
+        yield { layer: layers[owner] ?? 0, entry: entryOf(owner), segments };
       }
     },
   };
@@ -237,13 +261,8 @@ function createHeap(capacity: number, before: (a: number, b: number) => boolean)
   };
 }
 
-function endOfMaybe(entry: ObjectEntry | undefined): number {
-  return entry === undefined ? 0 : endOf(entry);
-}
-
 /** Within a layer Python restores in the order of names, so the later name wins; the longer name is the later. */
-function comparesAfter(a: ObjectEntry | undefined, b: ObjectEntry | undefined): boolean {
-  if (a === undefined || b === undefined) return false;
+function comparesAfter(a: ObjectEntry, b: ObjectEntry): boolean {
   return a.key.length === b.key.length ? a.key > b.key : a.key.length > b.key.length;
 }
 

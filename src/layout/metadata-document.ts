@@ -14,6 +14,12 @@ export type ObjectEntry = {
   readonly codec: Codec;
 };
 
+/** Entries that may be made only when they are asked for. */
+export type ObjectList = Iterable<ObjectEntry> & {
+  readonly length: number;
+  at(index: number): ObjectEntry | undefined;
+};
+
 export type BackupMode = 'delta' | 'compare' | 'full';
 
 /** The storage snapshot that a backup was read from: what a later delta must find again before it is trusted. */
@@ -51,11 +57,15 @@ export type BackupHead = {
   readonly parentId: string | null;
 };
 
-export type MetadataDocument = BackupHead & {
-  /** Sorted by offset, then by key. */
-  readonly objects: readonly ObjectEntry[];
+/** A document without its objects: what an increment needs to know of its parent. */
+export type MetadataHead = BackupHead & {
   /** A JSON text, kept as it is. */
   readonly volumeMeta: string | null;
   readonly extraMetadata: unknown;
   readonly delta: DeltaRecord | null;
+};
+
+export type MetadataDocument = MetadataHead & {
+  /** Sorted by offset, then by key. */
+  readonly objects: ObjectList;
 };

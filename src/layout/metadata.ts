@@ -1,24 +1,29 @@
 /**
- * The `_metadata` document: written and read as a stream, so that a backup of a million objects costs its
- * entries (about 200 bytes each) and never its text.
+ * The `_metadata` document: written and read as a stream. Reading a backup of a million objects costs a table of them
+ * (decodeMetadata) or a bit for each (surveyMetadata), and never the text.
  * Followed: `_write_metadata`, `_read_metadata` and `_restore_v1` of cinder/backup/chunkeddriver.py.
  */
 import { BackupError } from '../model/errors.ts';
 import { decodeDeltaRecord, encodeDeltaRecord } from './delta-record.ts';
 import { corruptDocument, createJsonParser, type JsonHandler, type JsonScalar } from './json-parser.ts';
 import { createJsonBuilder, type JsonBuilder } from './json-value.ts';
-import type { MetadataDocument } from './metadata-document.ts';
+import type { MetadataDocument, MetadataHead } from './metadata-document.ts';
+import { objectKey } from './names.ts';
+import { createNumberSet, type NumberSet } from './number-set.ts';
 import { createEntryReader } from './object-entries.ts';
+import { createObjectTable, namedTwice, sortedList, type ObjectRow } from './object-table.ts';
 import { jsonText, pythonJson, pythonString } from './python-json.ts';
 import { layoutVersion } from './sha256-file.ts';
 
-/** Objects of one backup that are read at most: a full backup of 50 TiB in objects of 50 MiB, with 200 bytes of memory each. */
+/** Objects of one backup that are read at most: a full backup of 50 TiB in objects of 50 MiB, with 41 bytes of memory each. */
 export const maxObjects = 2 ** 20;
 /** Bytes of a document that are read at most: `maxObjects` entries as Python writes them, and 64 MiB for the rest. */
 export const maxMetadataBytes = maxObjects * 512 + 64 * 1024 * 1024;
 
 /** `volume_meta` is one string: Glance properties of 64 KiB each, escaped, make it the longest. */
 const maxStringBytes = 16 * 1024 * 1024;
+/** Numbers that a survey can tell apart; every backup counts its objects from 1. */
+const greatestSurveyed = 2 ** 24;
 const maxHeadChars = 4096;
 const maxExtraNodes = 100_000;
 const pieceChars = 64 * 1024;
@@ -64,15 +69,71 @@ function isTruthy(value: unknown): boolean {
 
 /**
  * Reads a document whose object is called `name` and whose backup has the prefix `prefix`. Unknown keys are passed over. Objects
- * come sorted by offset. Throws `corrupt` for anything that is not a whole, consistent document, `limit-exceeded` for one
- * beyond `maxMetadataBytes` or `maxObjects`, `version-unsupported`, and what `body` throws.
+ * come sorted by offset. `takeRoom` is called for each before it is kept. Throws `corrupt` for anything that is not a whole,
+ * consistent document, `limit-exceeded` for one beyond `maxMetadataBytes` or `maxObjects`, `version-unsupported`, and what
+ * `body` and `takeRoom` throw.
  */
 export async function decodeMetadata(
   body: AsyncIterable<Buffer>,
   name: string,
   prefix: string,
+  takeRoom: () => void = () => undefined,
 ): Promise<MetadataDocument> {
-  const collector = createCollector(name, prefix);
+  const table = createObjectTable(prefix, takeRoom);
+  const head = await readDocument(body, name, prefix, (row) => {
+    if (table.length >= maxObjects) throw tooLarge(name, `${maxObjects} objects`);
+    table.push(row);
+  });
+  return { ...head, objects: sortedList(table, name, prefix) };
+}
+
+/** A document whose objects were read and forgotten. */
+export type MetadataSurvey = {
+  readonly head: MetadataHead;
+  readonly numbers: NumberSet;
+  readonly objectCount: number;
+  /** Where the last byte of any object ends. */
+  readonly endBytes: number;
+};
+
+/** The same with a bit of memory for each object. Throws `limit-exceeded` also for objects that do not stand in order. */
+export async function surveyMetadata(
+  body: AsyncIterable<Buffer>,
+  name: string,
+  prefix: string,
+): Promise<MetadataSurvey> {
+  const numbers = createNumberSet(greatestSurveyed);
+  let endBytes = 0;
+  let previous = 0;
+  let inOrder = true;
+  let overlap = false;
+  const head = await readDocument(body, name, prefix, (row) => {
+    const { number, offset, length } = row;
+    if (numbers.size >= maxObjects) throw tooLarge(name, `${maxObjects} objects`);
+    if (number > greatestSurveyed) throw tooLarge(name, `${greatestSurveyed} numbers of objects`);
+    if (!numbers.add(number)) throw namedTwice(name, objectKey(prefix, number));
+    inOrder &&= number > previous;
+    overlap ||= offset < endBytes;
+    previous = number;
+    endBytes = Math.max(endBytes, offset + length);
+  });
+  if (!inOrder && overlap) {
+    throw new BackupError(
+      'limit-exceeded',
+      `object ${name} does not list its objects in order: only lists in order are checked without holding them`,
+    );
+  }
+  return { head, numbers, objectCount: numbers.size, endBytes };
+}
+
+/** Parses a document; every object goes to `take`. */
+async function readDocument(
+  body: AsyncIterable<Buffer>,
+  name: string,
+  prefix: string,
+  take: (row: ObjectRow) => void,
+): Promise<MetadataHead> {
+  const collector = createCollector(name, prefix, take);
   const parser = createJsonParser(name, { maxDepth: 64, maxStringBytes }, collector.handler);
   let bytes = 0;
   for await (const piece of body) {
@@ -103,13 +164,13 @@ const knownKeys = new Set([
 ]);
 const required = ['version', 'backup_id', 'volume_id', 'objects'];
 
-type Collector = { readonly handler: JsonHandler; finish(): MetadataDocument };
+type Collector = { readonly handler: JsonHandler; finish(): MetadataHead };
 
-function createCollector(name: string, prefix: string): Collector {
+function createCollector(name: string, prefix: string, take: (row: ObjectRow) => void): Collector {
   const texts = new Map<string, string | null>();
   const values = new Map<string, unknown>();
   const seen = new Set<string>();
-  const entries = createEntryReader(name, prefix, (what) => tooLarge(name, what), maxObjects);
+  const entries = createEntryReader(name, prefix, take);
   let builder: JsonBuilder | undefined;
   let depth = 0;
   let key = '';
@@ -196,7 +257,6 @@ function createCollector(name: string, prefix: string): Collector {
         backupDescription: texts.get('backup_description') ?? null,
         createdAt: texts.get('created_at') ?? '',
         parentId: texts.get('parent_id') ?? null,
-        objects: entries.finish(),
         volumeMeta: texts.get('volume_meta') ?? null,
         extraMetadata: values.get('extra_metadata') ?? null,
         delta: decodeDeltaRecord(values.get('cinder_delta')),

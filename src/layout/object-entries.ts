@@ -4,8 +4,8 @@
  */
 import { codecOf, type Codec } from '../model/codec.ts';
 import { corruptDocument, type JsonScalar } from './json-parser.ts';
-import type { ObjectEntry } from './metadata-document.ts';
 import { objectKey, objectNumber } from './names.ts';
+import type { ObjectRow } from './object-table.ts';
 
 /** Depths of the document, counted before the bracket: the list, a map of one key, its description. */
 const listDepth = 1;
@@ -22,25 +22,18 @@ export type EntryReader = {
   close(depth: number): void;
   key(name: string, depth: number): void;
   value(value: JsonScalar, depth: number): void;
-  /** All entries, sorted by offset, then by number. Throws `corrupt` if they contradict each other. */
-  finish(): ObjectEntry[];
 };
 
 const md5Pattern = /^[0-9a-fA-F]{32}$/;
 
-export function createEntryReader(
-  name: string,
-  prefix: string,
-  tooLarge: (what: string) => Error,
-  maxObjects: number,
-): EntryReader {
-  const entries: ObjectEntry[] = [];
-  const numbers: number[] = [];
+/** Hands every entry on as it ends; `take` may throw. */
+export function createEntryReader(name: string, prefix: string, take: (row: ObjectRow) => void): EntryReader {
+  let count = 0;
   let draft: Draft = { number: 0, offset: -1, length: -1, md5: '', codec: undefined };
   let field = '';
   let seenFields = new Set<string>();
 
-  const which = () => (draft.number === 0 ? `entry ${entries.length}` : objectKey(prefix, draft.number));
+  const which = () => (draft.number === 0 ? `entry ${count}` : objectKey(prefix, draft.number));
   const fail = (what: string): Error => corruptDocument(name, what);
 
   const takeField = (value: JsonScalar): void => {
@@ -65,21 +58,20 @@ export function createEntryReader(
 
   const finishEntry = (): void => {
     const { number, offset, length, md5, codec } = draft;
-    if (number === 0) throw fail(`entry ${entries.length} of its objects is empty`);
+    if (number === 0) throw fail(`entry ${count} of its objects is empty`);
     if (offset < 0 || length < 0 || md5 === '' || codec === undefined) {
       throw fail(`offset, length, md5 or compression of ${which()} is missing`);
     }
     if (!Number.isSafeInteger(offset + length)) throw fail(`${which()} ends beyond 2^53 bytes`);
-    if (entries.length >= maxObjects) throw tooLarge(`${maxObjects} objects`);
-    entries.push({ key: objectKey(prefix, number), offset, length, md5, codec });
-    numbers.push(number);
+    take({ number, offset, length, md5, codec });
+    count += 1;
   };
 
   return {
     open(kind, depth) {
       if (depth === listDepth && kind !== 'array') throw fail('objects is not a list');
       if ((depth === mapDepth || depth === fieldsDepth) && kind !== 'object') {
-        throw fail(`entry ${entries.length} of its objects is not a map of one name to its description`);
+        throw fail(`entry ${count} of its objects is not a map of one name to its description`);
       }
       if (depth === mapDepth) draft = { number: 0, offset: -1, length: -1, md5: '', codec: undefined };
       if (depth === fieldsDepth) seenFields = new Set();
@@ -91,7 +83,7 @@ export function createEntryReader(
     },
     key(text, depth) {
       if (depth === fieldsDepth) {
-        if (draft.number !== 0) throw fail(`entry ${entries.length} of its objects has more than one name`);
+        if (draft.number !== 0) throw fail(`entry ${count} of its objects has more than one name`);
         const number = objectNumber(prefix, text);
         if (number === undefined) {
           throw fail(
@@ -107,38 +99,13 @@ export function createEntryReader(
     },
     value(value, depth) {
       if (depth === insideFields) takeField(value);
-      else if (depth <= fieldsDepth) throw fail(`entry ${entries.length} of its objects is not a map`);
-    },
-    finish() {
-      requireDistinct(numbers, (number) => fail(`${objectKey(prefix, number)} stands in it twice`));
-      const inOrder = numbers.every((number, at) => at === 0 || number > (numbers[at - 1] ?? 0));
-      entries.sort(byOffset);
-      for (let at = 1; at < entries.length; at += 1) {
-        const [before, after] = [entries[at - 1], entries[at]];
-        if (!inOrder && before && after && before.offset + before.length > after.offset) {
-          throw fail(`${before.key} and ${after.key} overlap, and their order is not that of their numbers`);
-        }
-      }
-      return entries;
+      else if (depth <= fieldsDepth) throw fail(`entry ${count} of its objects is not a map`);
     },
   };
 }
 
 function isField(field: string): boolean {
   return field === 'offset' || field === 'length' || field === 'md5' || field === 'compression';
-}
-
-/** Keys of one backup are ordered by number: the longer is the greater. */
-function byOffset(a: ObjectEntry, b: ObjectEntry): number {
-  return a.offset - b.offset || a.key.length - b.key.length || (a.key < b.key ? -1 : 1);
-}
-
-function requireDistinct(numbers: readonly number[], twice: (number: number) => Error): void {
-  const sorted = Float64Array.from(numbers).toSorted();
-  for (let at = 1; at < sorted.length; at += 1) {
-    const number = sorted[at] ?? 0;
-    if (number === sorted[at - 1]) throw twice(number);
-  }
 }
 
 function shown(value: JsonScalar): string {

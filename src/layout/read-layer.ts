@@ -6,8 +6,8 @@
 import { BackupError, isBackupError } from '../model/errors.ts';
 import { blockCount } from '../model/extent.ts';
 import type { ObjectStore } from '../store/object-store.ts';
-import { decodeMetadata, encodeMetadata } from './metadata.ts';
-import type { BackupHead, MetadataDocument } from './metadata-document.ts';
+import { decodeMetadata, encodeMetadata, surveyMetadata } from './metadata.ts';
+import type { BackupHead, MetadataDocument, MetadataHead } from './metadata-document.ts';
 import { metadataKey, objectKey, objectNumber, sha256FileKey } from './names.ts';
 import { encodeSha256File, readSha256File, type Sha256File } from './sha256-file.ts';
 
@@ -17,18 +17,22 @@ export type LayerPlace = { readonly container: string; readonly prefix: string }
 /** One backup of a chain, read back. */
 export type StoredLayer = { readonly place: LayerPlace; readonly metadata: MetadataDocument };
 
+/** The same without its objects. */
+export type LayerHead = { readonly place: LayerPlace; readonly metadata: MetadataHead };
+
 /**
- * Reads a backup's `_metadata`. Throws `object-missing` if the backup never got one, what `decodeMetadata` throws, and what
+ * Reads a backup's `_metadata`; `takeRoom` is called for each object before it is kept. Throws `object-missing` if the backup never got one, what `decodeMetadata` throws, and what
  * the store throws.
  */
 export async function readLayer(
   store: ObjectStore,
   place: LayerPlace,
   signal: AbortSignal,
+  takeRoom?: () => void,
 ): Promise<StoredLayer> {
   const key = metadataKey(place.prefix);
   const { body } = await getDocument(store, place, key, signal);
-  return { place, metadata: await decodeMetadata(body, key, place.prefix) };
+  return { place, metadata: await decodeMetadata(body, key, place.prefix, takeRoom) };
 }
 
 /**
@@ -37,7 +41,7 @@ export async function readLayer(
  */
 export async function openSha256File(
   store: ObjectStore,
-  layer: StoredLayer,
+  layer: LayerHead,
   signal: AbortSignal,
   blocks?: number,
 ): Promise<Sha256File & { readonly blockSize: number }> {
@@ -71,9 +75,12 @@ async function drain(file: Sha256File): Promise<{ blockSize: number }> {
   return { blockSize };
 }
 
-/** What the store holds of a layer. At most 10 names are kept of each kind. */
-export type ObjectCheck = {
-  readonly storedBytes: number;
+/** A layer and what the store holds of it. At most 10 names are kept of each kind. */
+export type LayerCheck = {
+  readonly layer: LayerHead;
+  readonly objectCount: number;
+  /** Where the last byte of any of its objects ends in the volume. */
+  readonly endBytes: number;
   readonly missingCount: number;
   readonly missing: readonly string[];
   /** Objects under the prefix that the metadata does not name: Python refuses to restore while there are any. */
@@ -84,24 +91,27 @@ export type ObjectCheck = {
 const shownNames = 10;
 
 /**
- * Compares the objects under a layer's prefix with its metadata, as `_restore_v1` of cinder/backup/chunkeddriver.py does
- * before it reads: the data objects and the two closing ones, no more and no less. Throws what the store throws.
+ * Reads a backup's `_metadata` and compares the objects under its prefix with it, as `_restore_v1` of cinder/backup/chunkeddriver.py
+ * does before it reads: the data objects and the two closing ones, no more and no less. Holds a bit for each object. Throws as
+ * `readLayer` does, and `limit-exceeded` for objects that are not listed in order.
  */
-export async function checkObjects(
+export async function checkLayer(
   store: ObjectStore,
-  layer: StoredLayer,
+  place: LayerPlace,
   signal: AbortSignal,
-): Promise<ObjectCheck> {
-  const { container, prefix } = layer.place;
-  const numbers = new Set<number>();
-  for (const { key } of layer.metadata.objects) numbers.add(objectNumber(prefix, key) ?? 0);
+): Promise<LayerCheck> {
+  const { container, prefix } = place;
+  const document = await getDocument(store, place, metadataKey(prefix), signal);
+  const { head, numbers, objectCount, endBytes } = await surveyMetadata(
+    document.body,
+    metadataKey(prefix),
+    prefix,
+  );
   const closing = new Set([sha256FileKey(prefix), metadataKey(prefix)]);
   const extra: string[] = [];
   let extraCount = 0;
-  let storedBytes = 0;
-  for await (const { key, sizeBytes } of store.list(container, prefix, signal)) {
-    storedBytes += sizeBytes;
-    if (closing.delete(key) || numbers.delete(objectNumber(prefix, key) ?? -1)) continue;
+  for await (const { key } of store.list(container, prefix, signal)) {
+    if (closing.delete(key) || numbers.delete(objectNumber(prefix, key) ?? 0)) continue;
     extraCount += 1;
     if (extra.length < shownNames) extra.push(key);
   }
@@ -110,17 +120,9 @@ export async function checkObjects(
     if (missing.length >= shownNames) break;
     missing.push(objectKey(prefix, number));
   }
-  return { storedBytes, missingCount: closing.size + numbers.size, missing, extraCount, extra };
-}
-
-/** Throws `object-missing` if objects of the layer are not there. Extra ones hide nothing from a restore. */
-export function requireObjects(layer: StoredLayer, check: ObjectCheck): void {
-  if (check.missingCount === 0) return;
-  throw new BackupError(
-    'object-missing',
-    `${check.missingCount} objects of backup ${layer.metadata.backupId} are absent from container ${layer.place.container}, the first is ${check.missing[0]}; put them back, or choose a backup that does not need them`,
-    { details: { backupId: layer.metadata.backupId, missing: check.missing } },
-  );
+  const missingCount = closing.size + numbers.size;
+  const layer = { place, metadata: head };
+  return { layer, objectCount, endBytes, missingCount, missing, extraCount, extra };
 }
 
 /**

@@ -12,7 +12,6 @@ import { isIPv6 } from 'node:net';
 import { join, resolve } from 'node:path';
 import { createAgent } from '../agent/agent.ts';
 import { createFileBackend } from '../agent/file-backend.ts';
-import { createBudget } from '../async/limit.ts';
 import { openSqliteDatabase } from '../database/sqlite/sqlite-database.ts';
 import { lockStateDirectory } from '../database/sqlite/sqlite-lock.ts';
 import type { Logger } from '../log.ts';
@@ -25,6 +24,7 @@ import { systemClock } from '../model/clock.ts';
 import type { Codec } from '../model/codec.ts';
 import { BackupError, messageOf } from '../model/errors.ts';
 import type { DeflateEffort } from '../pipeline/codecs/open-codecs.ts';
+import { divideMemory } from '../pipeline/object-room.ts';
 import { createSealer } from '../pipeline/sealer.ts';
 import { createRestApp } from '../rest/app.ts';
 import { createMetrics } from '../rest/metrics.ts';
@@ -123,7 +123,7 @@ export async function createStandalone(settings: {
     const client = createAgentClient({ url: agent.url, access, log });
     stack.add('agent client', () => client.close());
 
-    const memory = createBudget(options.memoryBytes);
+    const { buffers: memory, objectLists } = divideMemory(options.memoryBytes);
     const metrics = createMetrics({ memory, operations: () => operations.list() });
     const operations: Operations = createOperations({
       maxRunning: options.maxOperations,
@@ -138,7 +138,7 @@ export async function createStandalone(settings: {
     const storage = createAgentStorage(client, storageName, backendName);
     const environment: ManagerEnvironment = {
       database,
-      resources: { store, sealer, memory, log },
+      resources: { store, sealer, memory, objectLists, log },
       storage: createStorageDirectory([storage]),
       clock: systemClock,
       log,

@@ -1,11 +1,14 @@
 /** A backup's chain: its rows by `parent_id`, and what the store says about each of them. */
 import { findBackup } from '../database/backups.ts';
 import type { Sql } from '../database/database.ts';
-import { requireChainOrder } from '../layout/chain.ts';
-import { checkObjects, openSha256File, readLayer } from '../layout/read-layer.ts';
+import { chainLengthBytes, requireChainOrder } from '../layout/chain.ts';
+import type { MetadataHead } from '../layout/metadata-document.ts';
+import { checkLayer, openSha256File, readLayer, type LayerHead } from '../layout/read-layer.ts';
 import type { Backup } from '../model/backup.ts';
-import { BackupError } from '../model/errors.ts';
-import type { Layer } from '../pipeline/jobs.ts';
+import { BackupError, invariant } from '../model/errors.ts';
+import type { Extent } from '../model/extent.ts';
+import type { Layer, PipelineResources } from '../pipeline/jobs.ts';
+import { reserveObjects } from '../pipeline/object-room.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { requirePlace } from './backup-objects.ts';
 
@@ -31,62 +34,116 @@ export async function loadChain(sql: Sql, newest: Backup): Promise<readonly Back
   return chain.toReversed();
 }
 
+/** The layers of a chain, and the memory that their objects hold. */
+export type HeldLayers = Disposable & { readonly layers: readonly Layer[] };
+
 /**
- * Reads the metadata of every layer of a whole chain. `chain-broken` if a layer belongs to another store or the layers do
- * not belong together, `object-missing` or `corrupt` if its metadata cannot be trusted, `store-unavailable` if nobody can tell.
+ * Reads the metadata of every layer of a whole chain, in memory that counts until it is disposed of. `chain-broken` if a layer
+ * belongs to another store or the layers do not belong together, `object-missing` or `corrupt` if its metadata cannot be
+ * trusted, `limit-exceeded` for more objects than fit, `store-unavailable` if nobody can tell.
  */
 export async function readLayers(
+  { store, objectLists }: Pick<PipelineResources, 'store' | 'objectLists'>,
+  chain: readonly Backup[],
+  signal: AbortSignal,
+): Promise<HeldLayers> {
+  const expected = chain.reduce((sum, { objectCount }) => sum + (objectCount ?? 0), 0);
+  const room = await reserveObjects(objectLists, expected, signal);
+  try {
+    const layers: Layer[] = [];
+    for (const backup of chain) {
+      requireService(store, backup);
+      const layer = await readLayer(store, requirePlace(backup), signal, () => room.take());
+      requireOwn(layer.metadata, backup);
+      layers.push(layer);
+    }
+    requireChainOrder(layers.map(({ metadata }) => metadata));
+    return { layers, [Symbol.dispose]: () => room.release() };
+  } catch (error) {
+    room.release();
+    throw error;
+  }
+}
+
+/** What is left of a chain that was read and found whole. */
+export type CheckedChain = {
+  readonly newest: LayerHead;
+  /** Objects of the newest layer, and of all. */
+  readonly newestCount: number;
+  readonly objectCount: number;
+  readonly lengthBytes: number;
+};
+
+/**
+ * Reads a whole chain layer by layer and compares what is under every prefix with its metadata, as Python does before a
+ * restore: exactly its objects and the two closing ones. Holds a bit for each object of one layer. Errors as readLayers, and
+ * `chain-broken` with names that are missing or too many.
+ */
+export async function checkChain(
   store: ObjectStore,
   chain: readonly Backup[],
   signal: AbortSignal,
-): Promise<readonly Layer[]> {
-  const layers: Layer[] = [];
+): Promise<CheckedChain> {
+  const outlines: Outline[] = [];
+  let newest: LayerHead | undefined;
+  let newestCount = 0;
+  let objectCount = 0;
   for (const backup of chain) {
-    if (backup.service !== null && !store.service.startsWith(backup.service)) {
-      throw new BackupError(
-        'chain-broken',
-        `backup ${backup.id} was made with ${backup.service}, the store here is ${store.service}: configure that store to use it`,
-      );
-    }
-    const layer = await readLayer(store, requirePlace(backup), signal);
-    const { metadata } = layer;
-    if (metadata.backupId !== backup.id) {
-      throw new BackupError(
-        'corrupt',
-        `the metadata of backup ${backup.id} says that it is that of ${metadata.backupId}`,
-      );
-    }
-    layers.push(layer);
-  }
-  requireChainOrder(layers.map(({ metadata }) => metadata));
-  return layers;
-}
-
-/**
- * Compares what is under every layer's prefix with its metadata, as Python does before a restore: exactly its objects
- * and the two closing ones. `chain-broken` with names that are missing or too many.
- */
-export async function checkLayers(
-  store: ObjectStore,
-  layers: readonly Layer[],
-  signal: AbortSignal,
-): Promise<void> {
-  for (const layer of layers) {
-    const { missingCount, missing, extraCount, extra } = await checkObjects(store, layer, signal);
+    requireService(store, backup);
+    const check = await checkLayer(store, requirePlace(backup), signal);
+    requireOwn(check.layer.metadata, backup);
+    const { missingCount, missing, extraCount, extra } = check;
     const faults = [
       ...(missingCount === 0 ? [] : [`${missingCount} missing, such as ${missing[0]}`]),
       ...(extraCount === 0 ? [] : [`${extraCount} too many, such as ${extra[0]}`]),
     ];
-    if (faults.length === 0) continue;
-    throw new BackupError(
-      'chain-broken',
-      `the objects of backup ${layer.metadata.backupId} are not those of its metadata: ${faults.join('; ')}`,
-    );
+    if (faults.length > 0) {
+      throw new BackupError(
+        'chain-broken',
+        `the objects of backup ${backup.id} are not those of its metadata: ${faults.join('; ')}`,
+      );
+    }
+    newest = check.layer;
+    newestCount = check.objectCount;
+    objectCount += newestCount;
+    outlines.push(outlineOf(newest.metadata, check.endBytes));
   }
+  requireChainOrder(outlines);
+  invariant(newest !== undefined, 'a chain that is whole has a newest layer');
+  return { newest, newestCount, objectCount, lengthBytes: chainLengthBytes(outlines) };
+}
+
+type Outline = Pick<MetadataHead, 'backupId' | 'parentId' | 'volumeId' | 'delta'> & {
+  readonly objects: readonly [Extent];
+};
+
+/** A layer as one extent: all that its order and its length are told by. */
+function outlineOf({ backupId, parentId, volumeId, delta }: MetadataHead, endBytes: number): Outline {
+  return { backupId, parentId, volumeId, delta, objects: [{ offset: 0, length: endBytes }] };
+}
+
+function requireService(store: ObjectStore, backup: Backup): void {
+  if (backup.service === null || store.service.startsWith(backup.service)) return;
+  throw new BackupError(
+    'chain-broken',
+    `backup ${backup.id} was made with ${backup.service}, the store here is ${store.service}: configure that store to use it`,
+  );
+}
+
+function requireOwn(metadata: MetadataHead, backup: Backup): void {
+  if (metadata.backupId === backup.id) return;
+  throw new BackupError(
+    'corrupt',
+    `the metadata of backup ${backup.id} says that it is that of ${metadata.backupId}`,
+  );
 }
 
 /** The block size of a layer's sha256file, in bytes. Errors as openSha256File. */
-export async function readBlockSize(store: ObjectStore, layer: Layer, signal: AbortSignal): Promise<number> {
+export async function readBlockSize(
+  store: ObjectStore,
+  layer: LayerHead,
+  signal: AbortSignal,
+): Promise<number> {
   const file = await openSha256File(store, layer, signal);
   await file.close();
   return file.blockSize;

@@ -1,17 +1,18 @@
 /**
  * How a backup finds its bytes: delta, compare or full, and why. A parent is proven before it is trusted: every
- * ancestor's metadata can be read and lists exactly what is stored, the block size is ours, the volume did not
- * shrink. Whatever is wrong with it makes a full backup with the reason in words; only a store or an agent that
+ * ancestor's metadata can be read and lists exactly what is stored, a restore has memory for all their objects, the block
+ * size is ours, the volume did not shrink. Whatever is wrong with it makes a full backup with the reason in words; only a store or an agent that
  * cannot be asked is an error.
  */
 import { findBackup } from '../database/backups.ts';
-import { chainLengthBytes } from '../layout/chain.ts';
 import { sha256FileKey } from '../layout/names.ts';
+import type { LayerHead } from '../layout/read-layer.ts';
 import type { Backup } from '../model/backup.ts';
 import { isBackupError } from '../model/errors.ts';
-import type { BackupJob, Layer } from '../pipeline/jobs.ts';
+import type { BackupJob } from '../pipeline/jobs.ts';
+import { mostObjects } from '../pipeline/object-room.ts';
 import type { BackendInfo, SnapshotInfo, VolumeDetail } from '../protocol/calls.ts';
-import { checkLayers, loadChain, readBlockSize, readLayers } from './chain.ts';
+import { checkChain, loadChain, readBlockSize } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
 
 export type Way = BackupJob['way'];
@@ -57,7 +58,7 @@ async function chooseForParent(
   parentId: string,
   signal: AbortSignal,
 ): Promise<Way> {
-  const { store } = environment.resources;
+  const { store, objectLists } = environment.resources;
   const { blockSize } = environment.options;
   const { sql } = environment.database;
   const row = await findBackup(sql, parentId);
@@ -68,10 +69,15 @@ async function chooseForParent(
   if (row.volumeId !== request.backup.volumeId) {
     return { mode: 'full', reason: `the parent ${parentId} is a backup of another volume, ${row.volumeId}` };
   }
-  const layers = await readLayers(store, await loadChain(sql, row), signal);
-  await checkLayers(store, layers, signal);
-  const parent = layers.at(-1);
-  if (parent === undefined) return { mode: 'full', reason: `the parent ${parentId} has no layers` };
+  const chain = await checkChain(store, await loadChain(sql, row), signal);
+  const { newest: parent, objectCount, lengthBytes: parentBytes } = chain;
+  const most = Math.floor(mostObjects(objectLists) / 2);
+  if (objectCount > most) {
+    return {
+      mode: 'full',
+      reason: `the chain of the parent ${parentId} has ${objectCount} objects, more than ${most}: half of what a restore has memory for`,
+    };
+  }
   const parentBlockSize = await readBlockSize(store, parent, signal);
   if (parentBlockSize !== blockSize) {
     return {
@@ -79,7 +85,6 @@ async function chooseForParent(
       reason: `the parent ${parentId} has blocks of ${parentBlockSize} bytes, this service makes ${blockSize}`,
     };
   }
-  const parentBytes = chainLengthBytes(layers.map(({ metadata }) => metadata));
   if (parentBytes > request.current.size_bytes) {
     return {
       mode: 'full',
@@ -97,7 +102,7 @@ async function chooseForParent(
 }
 
 /** The parent's snapshot if it is proven to be of this volume, else the sentence that says why not. */
-function findBase(request: WayRequest, parent: Layer): { name: string; identity: string } | string {
+function findBase(request: WayRequest, parent: LayerHead): { name: string; identity: string } | string {
   const { backend, info, volume } = request;
   const { backupId: id, delta } = parent.metadata;
   if (delta === null) return `the parent ${id} was made by cinder-backup, which keeps no snapshot`;

@@ -2,7 +2,7 @@
 import { getBackup, moveBackup } from '../database/backups.ts';
 import type { BackupStatus } from '../model/backup.ts';
 import { BackupError } from '../model/errors.ts';
-import { loadChain, readLayers, checkLayers } from './chain.ts';
+import { checkChain, loadChain } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
 
 const resettable: readonly BackupStatus[] = [
@@ -16,7 +16,7 @@ const resettable: readonly BackupStatus[] = [
 
 /**
  * Sets the status of a backup that nothing works on. To `available` only if the backup and its ancestors are
- * complete in the store: errors as readLayers and checkLayers.
+ * complete in the store: errors as checkChain.
  */
 export async function resetStatus(
   environment: ManagerEnvironment,
@@ -34,8 +34,7 @@ export async function resetStatus(
     );
   }
   if (to === 'available') {
-    const layers = await readLayers(resources.store, await loadChain(database.sql, backup), signal);
-    await checkLayers(resources.store, layers, signal);
+    await checkChain(resources.store, await loadChain(database.sql, backup), signal);
   }
   const from = resettable.filter((status) => status === backup.status);
   if (from.length === 0) {

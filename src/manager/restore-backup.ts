@@ -14,7 +14,6 @@ import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import { volumeName } from '../model/names.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import type { Volume, VolumeStatus } from '../model/volume.ts';
-import type { Layer } from '../pipeline/jobs.ts';
 import { runRestore } from '../pipeline/restore.ts';
 import { loadChain, readLayers } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
@@ -36,8 +35,8 @@ export async function restoreBackup(
   try {
     throwIfAborted(run.signal);
     requireStatuses(backup, volume);
-    const layers = await transfer(environment, backup, volume, run);
-    await finish(environment, backup, volume, layers);
+    const volumeMeta = await transfer(environment, backup, volume, run);
+    await finish(environment, backup, volume, volumeMeta);
   } catch (error) {
     throw await undo(environment, context, backup, volume, error);
   }
@@ -58,14 +57,16 @@ function requireStatuses(backup: Backup, volume: Volume): void {
   }
 }
 
+/** Returns the newest layer's `volume_meta`. */
 async function transfer(
   environment: ManagerEnvironment,
   backup: Backup,
   volume: Volume,
   { signal, progress }: OperationRun,
-): Promise<readonly Layer[]> {
+): Promise<string | null> {
   const { resources, database, storage } = environment;
-  const layers = await readLayers(resources.store, await loadChain(database.sql, backup), signal);
+  using held = await readLayers(resources, await loadChain(database.sql, backup), signal);
+  const { layers } = held;
   const backend = storage.forHost(volume.host);
   const { size_bytes: targetBytes } = await backend.getVolume(volumeName(volume.id), signal);
   const neededBytes = chainLengthBytes(layers.map(({ metadata }) => metadata));
@@ -77,17 +78,17 @@ async function transfer(
   }
   const target = await backend.openTarget(volumeName(volume.id), targetBytes, signal);
   await runRestore(resources, { chain: layers, target, progress, signal });
-  return layers;
+  return layers.at(-1)?.metadata.volumeMeta ?? null;
 }
 
 async function finish(
   environment: ManagerEnvironment,
   backup: Backup,
   volume: Volume,
-  layers: readonly Layer[],
+  volumeMeta: string | null,
 ): Promise<void> {
   const now = environment.clock.now();
-  const meta = restoredMeta(layers.at(-1)?.metadata.volumeMeta ?? null, volume);
+  const meta = restoredMeta(volumeMeta, volume);
   await environment.database.transaction(async (sql) => {
     const before = (await listVolumeMetadata(sql, [volume.id])).get(volume.id)?.['src_backup_id'];
     if (meta.user !== undefined) await replaceVolumeMetadata(sql, volume.id, meta.user, now);

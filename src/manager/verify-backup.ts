@@ -21,6 +21,6 @@ export async function verifyBackup(
       `backup ${backupId} is ${backup.status}: only a finished one can be verified`,
     );
   }
-  const chain = await readLayers(resources.store, await loadChain(database.sql, backup), signal);
-  run.keep(await runVerify(resources, { chain, progress, signal }));
+  using held = await readLayers(resources, await loadChain(database.sql, backup), signal);
+  run.keep(await runVerify(resources, { chain: held.layers, progress, signal }));
 }

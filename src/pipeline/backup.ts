@@ -11,7 +11,7 @@
 import { digestBytes, zeroDigestRuns } from '../model/digest.ts';
 import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
 import { blockCount } from '../model/extent.ts';
-import { openSha256File, writeMetadata } from '../layout/read-layer.ts';
+import { openSha256File, writeMetadata, type LayerHead } from '../layout/read-layer.ts';
 import type { ChangeEvent } from '../volume/block-source.ts';
 import { createAssembler, type Assembler } from './assembler.ts';
 import { compareChanges } from './compare.ts';
@@ -109,7 +109,7 @@ async function transfer(
 /** The parent's hash list. Throws `chain-broken` if its blocks are of another size, or the volume has shrunk. */
 async function openParent(
   store: PipelineResources['store'],
-  parent: Layer,
+  parent: LayerHead,
   { source }: BackupJob,
   signal: AbortSignal,
 ): Promise<AsyncIterable<Buffer>> {
@@ -208,7 +208,7 @@ async function consume(
 }
 
 /** Where the parent's volume ended inside a block that is longer now: it must be among the changes. */
-function cutBlockOf(parent: Layer, { source }: BackupJob): number | null {
+function cutBlockOf(parent: LayerHead, { source }: BackupJob): number | null {
   const before = parent.metadata.delta?.lengthBytes ?? 0;
   const rest = before % source.blockSize;
   return rest === 0 || before === source.lengthBytes ? null : before - rest;

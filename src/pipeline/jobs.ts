@@ -3,6 +3,7 @@ import type { Budget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import type { Codec } from '../model/codec.ts';
 import type { BackupHead, DeltaRecord, MetadataDocument } from '../layout/metadata-document.ts';
+import type { LayerHead } from '../layout/read-layer.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import type { BlockSource, RestoreTarget } from '../volume/block-source.ts';
 import type { Sealer } from './sealer.ts';
@@ -27,6 +28,8 @@ export type PipelineResources = {
   readonly sealer: Sealer;
   /** Bytes of buffers that all operations together may hold. */
   readonly memory: Budget;
+  /** Bytes of object lists that all restores and verifications together may hold: see object-room.ts. */
+  readonly objectLists: Budget;
   readonly log: Logger;
 };
 
@@ -49,11 +52,11 @@ export type BackupJob = {
   /** The mode, and what it stands on. `delta` and `compare` have a parent. */
   readonly way:
     | { readonly mode: 'full'; readonly reason: string }
-    | { readonly mode: 'compare'; readonly reason: string; readonly parent: Layer }
+    | { readonly mode: 'compare'; readonly reason: string; readonly parent: LayerHead }
     | {
         readonly mode: 'delta';
         readonly reason: string;
-        readonly parent: Layer;
+        readonly parent: LayerHead;
         readonly previous: { readonly name: string; readonly identity: string };
       };
   readonly base: DeltaRecord['base'];

@@ -192,7 +192,7 @@ describe('planRestore', () => {
         }
         const made = layer(`l${at}`, null, extents);
         for (const [n, [first, count]] of extents.entries()) {
-          owner.fill(made.objects[n]?.key ?? '', first, first + count);
+          owner.fill(made.objects.at(n)?.key ?? '', first, first + count);
         }
         return made;
       });

@@ -214,3 +214,19 @@ test('an agent that sends bytes that are not those of its digests ends in an err
   expect(row.status).toBe('error');
   expect(keysIn(rig).some((key) => key.includes(row.id))).toBe(false);
 });
+
+test('a chain with more objects than half of what a restore has memory for gets a full backup', async () => {
+  const objects = (await rig.row(parent.id)).objectCount ?? 0;
+  const small = createRig(machine, { on: rig, maxObjects: 2 * objects - 1 });
+  const { row, operation } = await small.backup(volumeId, { incremental: true });
+  expect(row.parentId).toBeNull();
+  expect(operation).toMatchObject({ state: 'succeeded', mode: 'full' });
+  expect(operation.reason).toMatch(/half of what a restore has memory for/);
+});
+
+test('a parent is checked without memory for its objects', async () => {
+  const fresh = createRig(machine, { on: rig });
+  const { operation } = await fresh.backup(volumeId, { incremental: true });
+  expect(operation).toMatchObject({ state: 'succeeded', mode: 'delta' });
+  expect(fresh.environment.resources.objectLists.peak).toBe(0);
+});

@@ -3,6 +3,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest
 import { listVolumeMetadata, setVolumeMetadata } from '../../src/database/volume-metadata.ts';
 import { getVolume, moveVolume } from '../../src/database/volumes.ts';
 import type { Backup } from '../../src/model/backup.ts';
+import { bytesPerObject } from '../../src/layout/chain.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import { gibibyte } from '../../src/model/volume.ts';
 import { blockSize, createRig, keyOf, startMachine, type Machine, type Rig } from './rig.ts';
@@ -183,4 +184,37 @@ test('verify tells every bad range of the chain and writes no row', async () => 
   expect(found?.verified?.checkedBytes).toBeGreaterThan(0);
   expect(found?.verified?.badRanges.map(({ object }) => object.slice(-6))).toEqual(['-00004', '-00009']);
   expect((await rig.row(increment.id)).status).toBe('available');
+});
+
+test('the objects of a chain count while it is restored, and no longer', async () => {
+  const objects =
+    ((await rig.row(full.id)).objectCount ?? 0) + ((await rig.row(increment.id)).objectCount ?? 0);
+  const { objectLists } = rig.environment.resources;
+  const before = objectLists.peak;
+  expect(before).toBe(0);
+  await rig.restore(increment.id, await rig.addVolume(sizeBytes, 9));
+  expect([objectLists.peak, objectLists.held]).toEqual([objects * bytesPerObject, 0]);
+  rig.store.plan({
+    call: 'get',
+    key: /-00003$/,
+    error: new BackupError('store-unavailable', 'no'),
+    times: 99,
+  });
+  const { operation } = await rig.restore(increment.id, await rig.addVolume(sizeBytes, 9));
+  expect([operation.state, objectLists.held]).toEqual(['failed', 0]);
+});
+
+test('a chain with more objects than there is memory for is refused with the remedy, restored and verified', async () => {
+  const small = createRig(machine, { on: rig, maxObjects: 2 });
+  const target = await rig.addVolume(sizeBytes, 9);
+  const { operation } = await small.restore(increment.id, target);
+  expect(operation).toMatchObject({
+    state: 'failed',
+    error: { code: 'limit-exceeded', message: expect.stringMatching(/--memory-mib \d+/) },
+  });
+  expect((await rig.row(increment.id)).status).toBe('available');
+  const context = { projectId: 'demo', userId: 'u', requestId: 'r' };
+  const verify = await small.manager.verify(context, increment.id);
+  await verify.operation.done;
+  expect(small.operations.get(verify.operation.id)?.error).toMatchObject({ code: 'limit-exceeded' });
 });

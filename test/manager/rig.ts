@@ -21,6 +21,7 @@ import type { Backup } from '../../src/model/backup.ts';
 import { backupIdOfSnapshot, volumeName } from '../../src/model/names.ts';
 import type { RequestContext } from '../../src/model/request-context.ts';
 import { toGiB } from '../../src/model/volume.ts';
+import { bytesPerObject } from '../../src/layout/chain.ts';
 import { createSealer, type Sealer } from '../../src/pipeline/sealer.ts';
 import { createAgentClient, type AgentClient } from '../../src/volume/agent-client.ts';
 import { createFaultyStore, type FaultyStore } from '../support/faulty-store.ts';
@@ -92,9 +93,10 @@ export type Rig = {
 /** `on` is a rig whose rows and store are shared: the same service after a restart with other options. */
 export function createRig(
   machine: Machine,
-  changes: { readonly blockSize?: number; readonly on?: Rig } = {},
+  changes: { readonly blockSize?: number; readonly maxObjects?: number; readonly on?: Rig } = {},
 ): Rig {
   const database = changes.on?.database ?? openSqliteDatabase(':memory:');
+  const objectLists = createBudget((changes.maxObjects ?? 10_000) * bytesPerObject);
   const objects = changes.on?.objects ?? createMemoryStore();
   const store = createFaultyStore(objects);
   const { log, client, sealer, directory } = machine;
@@ -106,7 +108,7 @@ export function createRig(
   });
   const environment: ManagerEnvironment = {
     database,
-    resources: { store, sealer, memory: createBudget(64 * 1024 * 1024), log },
+    resources: { store, sealer, memory: createBudget(64 * 1024 * 1024), objectLists, log },
     storage: createStorageDirectory([storage]),
     clock,
     log,

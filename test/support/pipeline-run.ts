@@ -51,7 +51,8 @@ export type BackupOptions = {
 /** Layers of one volume in one store; a failed backup adds none. */
 export function createPipelineRun(store: ObjectStore, sealer: Sealer, ceilingBytes: number): PipelineRun {
   const memory = createBudget(ceilingBytes);
-  const resources = { store, sealer, memory, log: pino({ level: 'silent' }) };
+  const objectLists = createBudget(ceilingBytes);
+  const resources = { store, sealer, memory, objectLists, log: pino({ level: 'silent' }) };
   const volumeId = randomUUID();
   const chain: Layer[] = [];
   let seconds = 0;
