@@ -50,6 +50,12 @@ export async function findVolume(sql: Sql, id: string, projectId?: string): Prom
   return row === undefined ? undefined : fromRow(row);
 }
 
+/** The volume also when its row is deleted: where it was. */
+export async function findVolumeEver(sql: Sql, id: string): Promise<Volume | undefined> {
+  const row = await sql.selectFrom('volumes').selectAll().where('id', '=', id).executeTakeFirst();
+  return row === undefined ? undefined : fromRow(row);
+}
+
 /** As findVolume, but throws `not-found`. */
 export async function getVolume(sql: Sql, id: string, projectId?: string): Promise<Volume> {
   const volume = await findVolume(sql, id, projectId);

@@ -75,7 +75,10 @@ const serviceHost = 'standalone';
 const backendName = 'file';
 const availabilityZone = 'nova';
 const cleanupTimeoutMs = 60_000;
+const maxQueuedOperations = 1000;
 const rememberedOperations = 1000;
+/** A backup and a restore hold up to two streams at once; a cut one is asked for again before the agent has noticed. */
+const spareStreams = 8;
 
 /**
  * Starts the service; what an earlier process left has been put right when it returns. `config-invalid` if the
@@ -117,6 +120,8 @@ export async function createStandalone(settings: {
       access,
       host: '127.0.0.1',
       port: 0,
+      maxStreams: 2 * options.maxOperations + spareStreams,
+      maxSnapshots: options.maxOperations + spareStreams,
       log: agentLog,
     });
     stack.add('agent', () => agent.close());
@@ -127,7 +132,9 @@ export async function createStandalone(settings: {
     const metrics = createMetrics({ memory, operations: () => operations.list() });
     const operations: Operations = createOperations({
       maxRunning: options.maxOperations,
+      maxQueued: maxQueuedOperations,
       maxFinished: rememberedOperations,
+      cleanupTimeoutMs: 2 * cleanupTimeoutMs,
       clock: systemClock,
       log,
       onFinished: (operation) => metrics.observe(operation),

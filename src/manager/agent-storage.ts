@@ -14,10 +14,11 @@ export function createAgentStorage(client: AgentClient, name: string, backend: s
       if (found !== undefined) return found;
       throw new BackupError('not-found', `the agent at ${client.url} does not serve backend ${backend}`);
     },
-    listVolumes: (signal) => client.volumes(backend, signal),
+    listVolumes: (signal) => client.listVolumes(backend, signal),
     getVolume: (volume, signal) => client.volume(backend, volume, signal),
     createVolume: (volume, sizeBytes, signal) => client.createVolume(backend, volume, sizeBytes, signal),
     resizeVolume: (volume, sizeBytes, signal) => client.resizeVolume(backend, volume, sizeBytes, signal),
+    listSnapshots: (volume, signal) => client.snapshots(backend, volume, signal),
     createSnapshot: (volume, snapshot, signal) => client.createSnapshot(backend, volume, snapshot, signal),
     deleteSnapshot: (volume, snapshot, signal) => client.deleteSnapshot(backend, volume, snapshot, signal),
     openSource: (of) => client.source({ backend, ...of }),

@@ -3,71 +3,66 @@
  * those only the ones whose backup this database knows: an agent may serve several clouds.
  */
 import { findBackupEver, newestBackup } from '../database/backups.ts';
+import { findVolumeEver } from '../database/volumes.ts';
 import { backupIdOfSnapshot, backupSnapshotName, volumeName } from '../model/names.ts';
 import type { Backup } from '../model/backup.ts';
-import { isBackupError } from '../model/errors.ts';
-import type { SnapshotInfo, VolumeDetail } from '../protocol/calls.ts';
+import type { SnapshotInfo } from '../protocol/calls.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
+
+/** The name of a backup's snapshot: its row is enough to find it again, whatever the agent lists. */
+function snapshotNameOf({ id, createdAt }: Pick<Backup, 'id' | 'createdAt'>): string {
+  return backupSnapshotName(id, createdAt.getTime() / 1000);
+}
 
 /** Takes the snapshot that a backup of the volume itself is read from. */
 export async function takeBackupSnapshot(
-  environment: ManagerEnvironment,
   backend: StorageBackend,
   backup: Backup,
   signal: AbortSignal,
 ): Promise<SnapshotInfo> {
-  const name = backupSnapshotName(backup.id, environment.clock.now().getTime() / 1000);
-  return await backend.createSnapshot(volumeName(backup.volumeId), name, signal);
+  return await backend.createSnapshot(volumeName(backup.volumeId), snapshotNameOf(backup), signal);
 }
 
-/** Removes every snapshot of one backup; a volume that is gone has none. */
+/**
+ * Removes every snapshot of one backup: that of its name, listed or not, and whatever else is listed for it. The volume may
+ * be gone, from the storage and from the rows; one that never had a row is nowhere.
+ */
 export async function dropSnapshotsOf(
-  backend: StorageBackend,
-  backup: Pick<Backup, 'id' | 'volumeId'>,
+  environment: ManagerEnvironment,
+  backup: Backup,
   signal: AbortSignal,
 ): Promise<void> {
-  const volume = await findOnStorage(backend, backup.volumeId, signal);
-  for (const { name } of volume?.snapshots ?? []) {
-    if (backupIdOfSnapshot(name) === backup.id)
-      await backend.deleteSnapshot(volumeName(backup.volumeId), name, signal);
+  const row = await findVolumeEver(environment.database.sql, backup.volumeId);
+  if (row === undefined) return;
+  const backend = environment.storage.forHost(row.host);
+  const volume = volumeName(backup.volumeId);
+  await backend.deleteSnapshot(volume, snapshotNameOf(backup), signal);
+  for (const { name } of await backend.listSnapshots(volume, signal)) {
+    if (backupIdOfSnapshot(name) === backup.id) await backend.deleteSnapshot(volume, name, signal);
   }
 }
 
 /**
  * Removes the snapshots of a volume that no backup needs: all but that of its newest backup and of backups that
- * are being made. Returns the names.
+ * are being made. The volume may be gone from the storage. Returns the names.
  */
 export async function dropStaleSnapshots(
   environment: ManagerEnvironment,
   backend: StorageBackend,
-  volume: VolumeDetail,
   volumeId: string,
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   const { sql } = environment.database;
+  const volume = volumeName(volumeId);
   const dropped: string[] = [];
   const newest = await newestBackup(sql, { volumeId });
-  for (const { name } of volume.snapshots) {
+  for (const { name } of await backend.listSnapshots(volume, signal)) {
     const backupId = backupIdOfSnapshot(name);
     if (backupId === undefined || backupId === newest?.id) continue;
     const backup = await findBackupEver(sql, backupId);
     if (backup === undefined || backup.volumeId !== volumeId || backup.status === 'creating') continue;
-    await backend.deleteSnapshot(volume.name, name, signal);
+    await backend.deleteSnapshot(volume, name, signal);
     dropped.push(name);
   }
   return dropped;
-}
-
-/** The volume as the agent has it, or undefined if it is gone. */
-export async function findOnStorage(
-  backend: StorageBackend,
-  volumeId: string,
-  signal: AbortSignal,
-): Promise<VolumeDetail | undefined> {
-  try {
-    return await backend.getVolume(volumeName(volumeId), signal);
-  } catch (error) {
-    if (isBackupError(error, 'not-found')) return undefined;
-    throw error;
-  }
 }

@@ -6,14 +6,22 @@
  * sha256file, metadata (the pipeline); then, in one transaction, the row `available`, the parent's count and the
  * volume's status. Whatever fails removes the objects and the snapshot and gives the volume back.
  */
-import { countDependent, findBackup, getBackup, moveBackup, updateBackup } from '../database/backups.ts';
+import {
+  countDependent,
+  findBackup,
+  getBackup,
+  listBackups,
+  moveBackup,
+  updateBackup,
+} from '../database/backups.ts';
+import type { Sql } from '../database/database.ts';
 import { insertFailureMessage } from '../database/messages.ts';
 import { getSnapshot, moveSnapshot } from '../database/snapshots.ts';
-import { getVolume, moveVolume } from '../database/volumes.ts';
+import { findVolume, getVolume, moveVolume } from '../database/volumes.ts';
 import { backupContainer, backupPrefix } from '../layout/names.ts';
 import type { BaseSnapshot } from '../layout/metadata-document.ts';
 import { failReasonOf, type Backup } from '../model/backup.ts';
-import { BackupError, isBackupError, messageOf, throwIfAborted } from '../model/errors.ts';
+import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import { cinderSnapshotName, volumeName } from '../model/names.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { toGiB, type Volume } from '../model/volume.ts';
@@ -25,6 +33,7 @@ import { dropSnapshotsOf, dropStaleSnapshots, takeBackupSnapshot } from './backu
 import { chooseWay, nextWay, type Way } from './choose-way.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
 import type { OperationRun } from './operations.ts';
+import { persist } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
 import { pythonTimeText, readVolumeMeta } from './volume-meta.ts';
 
@@ -36,21 +45,28 @@ export async function createBackup(
   run: OperationRun,
 ): Promise<void> {
   const { sql } = environment.database;
-  const requested = await getBackup(sql, backupId);
-  requireStatus('backup', requested.status, 'creating');
-  const volume = await getVolume(sql, requested.volumeId);
+  let requested: Backup | undefined;
   try {
+    requested = await getBackup(sql, backupId);
+    requireCreating(requested);
+    const volume = await getVolume(sql, requested.volumeId);
     throwIfAborted(run.signal);
     await requireSourceStatus(environment, requested, volume);
     const backend = environment.storage.forHost(volume.host);
     const backup = await settlePlace(environment, requested);
-    const current = await takeSnapshot(environment, backend, backup, run.signal);
+    const current = await takeSnapshot(backend, backup, run.signal);
     const { way, outcome } = await transfer(environment, backend, backup, current, run);
     await finish(environment, backup, volume, current, way, outcome);
   } catch (error) {
-    throw await undo(environment, context, backupId, volume, deletedMeanwhile(error) ?? error);
+    const asked = { id: backupId, row: requested };
+    throw await undo(environment, context, asked, deletedMeanwhile(error) ?? error);
   }
-  await forgetOldSnapshots(environment, volume);
+  await forgetOldSnapshots(environment, requested);
+}
+
+function requireCreating({ status }: Backup): void {
+  if (status === 'deleting') throw new BackupError('cancelled', 'the backup is being deleted');
+  requireStatus('backup', status, 'creating');
 }
 
 /** A backup that somebody began to delete was cancelled, whatever step noticed it first. */
@@ -94,12 +110,11 @@ async function settlePlace(environment: ManagerEnvironment, backup: Backup): Pro
 }
 
 async function takeSnapshot(
-  environment: ManagerEnvironment,
   backend: StorageBackend,
   backup: Backup,
   signal: AbortSignal,
 ): Promise<SnapshotInfo> {
-  if (backup.snapshotId === null) return takeBackupSnapshot(environment, backend, backup, signal);
+  if (backup.snapshotId === null) return takeBackupSnapshot(backend, backup, signal);
   const name = cinderSnapshotName(backup.snapshotId);
   const { snapshots } = await backend.getVolume(volumeName(backup.volumeId), signal);
   const found = snapshots.find((snapshot) => snapshot.name === name);
@@ -177,6 +192,7 @@ async function transfer(
   }
 }
 
+/** The backup counts from here on. Its source may have been taken out of our hands: that is no reason to lose it. */
 async function finish(
   environment: ManagerEnvironment,
   backup: Backup,
@@ -192,43 +208,71 @@ async function finish(
     const changes = { parentId, sizeGiB, objectCount: outcome.objectCount };
     await moveBackup(sql, backup.id, { from: ['creating'], to: 'available' }, changes, now);
     if (parentId !== null) await countDependent(sql, parentId, 1, now);
-    if (backup.snapshotId === null) {
-      const to = volume.previousStatus ?? 'available';
-      await moveVolume(sql, volume.id, { from: ['backing-up'], to }, { previousStatus: 'backing-up' }, now);
-    } else await moveSnapshot(sql, backup.snapshotId, { from: ['backing-up'], to: 'available' }, now);
+    try {
+      await moveSource(sql, backup, volume, 'backing-up', now);
+    } catch (error) {
+      if (!isBackupError(error, 'stale-update', 'not-found')) throw error;
+      environment.log.warn(
+        { backup: backup.id, err: error },
+        'source not given back: somebody else moved it',
+      );
+    }
   });
+}
+
+async function moveSource(
+  sql: Sql,
+  { snapshotId }: Backup,
+  volume: Pick<Volume, 'id' | 'previousStatus'>,
+  previousStatus: string,
+  now: Date,
+): Promise<void> {
+  if (snapshotId !== null) {
+    await moveSnapshot(sql, snapshotId, { from: ['backing-up'], to: 'available' }, now);
+  } else {
+    const to = volume.previousStatus ?? 'available';
+    await moveVolume(sql, volume.id, { from: ['backing-up'], to }, { previousStatus }, now);
+  }
 }
 
 /**
  * Puts everything right after `error` and returns what is to be thrown: the error, followed by those of the
  * cleaning up. The rows come last, so that a crash in here leaves a row that a restart cleans up after. A backup
- * that is `available` all the same (its last commit went through, the answer did not) is left alone.
+ * that is `available` all the same (its last commit went through, the answer did not) is left alone; so are the
+ * objects of one whose row cannot be read, which may be such a one.
  */
 async function undo(
   environment: ManagerEnvironment,
   context: RequestContext,
-  backupId: string,
-  volume: Volume,
+  asked: { readonly id: string; readonly row: Backup | undefined },
   error: unknown,
 ): Promise<unknown> {
-  const { database, resources, options, clock, storage } = environment;
+  const { database, resources, options, clock } = environment;
   const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
-  const row = await Promise.allSettled([findBackup(database.sql, backupId)]);
-  if (row[0].status === 'rejected')
-    return new AggregateError([error, row[0].reason], messageOf(error), { cause: error });
-  const backup = row[0].value;
+  const giveBack = (backup: Backup | undefined) => [
+    async () => {
+      if (backup !== undefined) await persist(() => releaseSource(environment, backup), signal);
+    },
+    () => persist(() => failBackup(environment, asked.id, failReasonOf(error)), signal),
+  ];
+  let backup: Backup | undefined;
+  try {
+    backup = await persist(() => findBackup(database.sql, asked.id), signal);
+  } catch (unreadable) {
+    return settleAll(error, [() => Promise.reject(unreadable), ...giveBack(asked.row)]);
+  }
   if (backup?.status !== 'creating' && backup?.status !== 'deleting') return error;
+  const found = backup;
   const about = {
     verb: 'create',
-    backupId,
-    projectId: backup.projectId,
+    backupId: found.id,
+    projectId: found.projectId,
     requestId: context.requestId,
   } as const;
   return settleAll(error, [
-    () => removeObjects(resources.store, backup, signal),
-    () => dropSnapshotsOf(storage.forHost(volume.host), backup, signal),
-    () => releaseSource(environment, backup, volume, 'error_backing-up'),
-    () => failBackup(environment, backupId, failReasonOf(error)),
+    () => removeObjects(resources.store, found, signal),
+    () => dropSnapshotsOf(environment, found, signal),
+    ...giveBack(found),
     async () => {
       if (isBackupError(error, 'cancelled')) return;
       await insertFailureMessage(database.sql, about, clock.now());
@@ -255,37 +299,39 @@ export async function failBackup(
   }
 }
 
-/** Gives back the volume, or the Cinder snapshot, that a backup was made of; it may have been taken out of our hands. */
-export async function releaseSource(
-  environment: ManagerEnvironment,
-  backup: Backup,
-  volume: Volume,
-  previousStatus: string,
-): Promise<void> {
-  const { sql } = environment.database;
-  const now = environment.clock.now();
+/**
+ * Gives back the volume, or the Cinder snapshot, that a backup was made of. It may have been taken out of our hands, or
+ * be taken for another backup: then it stays as it is. Looked at after the step, under the lock that the step takes.
+ */
+export async function releaseSource(environment: ManagerEnvironment, backup: Backup): Promise<void> {
+  const { database, clock } = environment;
+  const volume = await findVolume(database.sql, backup.volumeId);
+  if (volume === undefined) return;
   try {
-    if (backup.snapshotId !== null) {
-      await moveSnapshot(sql, backup.snapshotId, { from: ['backing-up'], to: 'available' }, now);
-    } else {
-      const to = volume.previousStatus ?? 'available';
-      await moveVolume(sql, volume.id, { from: ['backing-up'], to }, { previousStatus }, now);
-    }
+    await database.transaction(async (sql) => {
+      await moveSource(sql, backup, volume, 'error_backing-up', clock.now());
+      const making = await listBackups(sql, { volumeId: volume.id, status: 'creating' });
+      const other = making.find(({ id, snapshotId }) => id !== backup.id && snapshotId === backup.snapshotId);
+      if (other === undefined) return;
+      throw new BackupError(
+        'stale-update',
+        `backup ${other.id} is being made of what ${backup.id} was made of`,
+      );
+    });
   } catch (stale) {
     if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
   }
 }
 
 /** Removes the snapshots that the new backup makes needless. The backup stands without it: a failure is only told. */
-async function forgetOldSnapshots(environment: ManagerEnvironment, volume: Volume): Promise<void> {
+async function forgetOldSnapshots(environment: ManagerEnvironment, { volumeId }: Backup): Promise<void> {
   const signal = AbortSignal.timeout(environment.options.cleanupTimeoutMs);
   try {
-    const backend = environment.storage.forHost(volume.host);
-    const onStorage = await backend.getVolume(volumeName(volume.id), signal);
-    await dropStaleSnapshots(environment, backend, onStorage, volume.id, signal);
+    const { host } = await getVolume(environment.database.sql, volumeId);
+    await dropStaleSnapshots(environment, environment.storage.forHost(host), volumeId, signal);
   } catch (err) {
     environment.log.warn(
-      { volume: volume.id, err },
+      { volume: volumeId, err },
       'old backup snapshots not removed: the next backup tries again',
     );
   }

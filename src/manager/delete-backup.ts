@@ -1,17 +1,19 @@
 /**
  * Deletes a backup: what BackupManager.delete_backup does (cinder/backup/manager.py). The row is `deleting` when it
- * starts. Objects go before the row; a deletion that fails ends in `error` and can be asked for again.
+ * starts. Objects go before the row; a deletion that fails ends in `error` and can be asked for again. What a backup that
+ * was never finished still holds of its volume is given back first.
  */
 import { countDependent, getBackup, moveBackup, softDeleteBackup } from '../database/backups.ts';
 import { insertFailureMessage } from '../database/messages.ts';
-import { findVolume } from '../database/volumes.ts';
 import { failReasonOf, type Backup } from '../model/backup.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf } from './backup-snapshots.ts';
+import { releaseSource } from './create-backup.ts';
 import type { ManagerEnvironment } from './environment.ts';
 import type { OperationRun } from './operations.ts';
+import { persist } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
 
 /** Runs the deletion to its end. Throws what stopped it, after the row has got its reason. */
@@ -21,8 +23,9 @@ export async function deleteBackup(
   backupId: string,
   run: OperationRun,
 ): Promise<void> {
-  const { database, resources, clock } = environment;
-  const backup = await getBackup(database.sql, backupId);
+  const { database, resources, clock, options } = environment;
+  const reading = AbortSignal.any([run.signal, AbortSignal.timeout(options.cleanupTimeoutMs)]);
+  const backup = await persist(() => getBackup(database.sql, backupId), reading);
   if (backup.status !== 'deleting') {
     throw new BackupError(
       'state-invalid',
@@ -31,6 +34,7 @@ export async function deleteBackup(
   }
   try {
     throwIfAborted(run.signal);
+    if (backup.objectCount === null) await releaseSource(environment, backup);
     requireOurs(backup, resources.store.service);
     await removeObjects(resources.store, backup, run.signal);
     await dropSnapshots(environment, backup, run.signal);
@@ -59,10 +63,8 @@ async function dropSnapshots(
   backup: Backup,
   signal: AbortSignal,
 ): Promise<void> {
-  const volume = await findVolume(environment.database.sql, backup.volumeId);
-  if (volume === undefined) return;
   try {
-    await dropSnapshotsOf(environment.storage.forHost(volume.host), backup, signal);
+    await dropSnapshotsOf(environment, backup, signal);
   } catch (err) {
     if (!isBackupError(err, 'agent-unavailable')) throw err;
     environment.log.warn(
@@ -80,8 +82,9 @@ async function undo(
   error: unknown,
 ): Promise<unknown> {
   if (isBackupError(error, 'cancelled')) return error;
-  const { database, clock } = environment;
+  const { database, clock, options } = environment;
   const now = clock.now();
+  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
   const about = {
     verb: 'delete',
     backupId: backup.id,
@@ -91,7 +94,8 @@ async function undo(
   return settleAll(error, [
     async () => {
       const failReason = failReasonOf(error);
-      await moveBackup(database.sql, backup.id, { from: ['deleting'], to: 'error' }, { failReason }, now);
+      const step = { from: ['deleting'], to: 'error' } as const;
+      await persist(() => moveBackup(database.sql, backup.id, step, { failReason }, now), signal);
     },
     () => insertFailureMessage(database.sql, about, now),
   ]);

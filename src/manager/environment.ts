@@ -5,7 +5,7 @@ import type { Logger } from '../log.ts';
 import type { Clock } from '../model/clock.ts';
 import type { Codec } from '../model/codec.ts';
 import type { PipelineResources } from '../pipeline/jobs.ts';
-import type { BackendInfo, SnapshotInfo, VolumeDetail, VolumeInfo } from '../protocol/calls.ts';
+import type { BackendInfo, SnapshotInfo, VolumeDetail, VolumeInfo, VolumeList } from '../protocol/calls.ts';
 import type { BlockSource, RestoreTarget } from '../volume/block-source.ts';
 
 /** One backend of one agent. Errors are those of the volume room. */
@@ -13,11 +13,15 @@ export type StorageBackend = {
   /** `host@backend`, as it stands in a volume's `host` and in the metadata of backups. */
   readonly name: string;
   info(signal: AbortSignal): Promise<BackendInfo>;
-  listVolumes(signal: AbortSignal): Promise<readonly VolumeInfo[]>;
+  /** Volumes, and the names of those that are gone but have snapshots left. */
+  listVolumes(signal: AbortSignal): Promise<VolumeList>;
   getVolume(volume: string, signal: AbortSignal): Promise<VolumeDetail>;
   createVolume(volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
   resizeVolume(volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
+  /** Also of a volume that is gone. */
+  listSnapshots(volume: string, signal: AbortSignal): Promise<readonly SnapshotInfo[]>;
   createSnapshot(volume: string, snapshot: string, signal: AbortSignal): Promise<SnapshotInfo>;
+  /** Succeeds also if the snapshot, or the volume, is gone. */
   deleteSnapshot(volume: string, snapshot: string, signal: AbortSignal): Promise<void>;
   /** The streams of one snapshot: `identity` and `lengthBytes` are that snapshot's. */
   openSource(of: {

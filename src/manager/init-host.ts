@@ -9,14 +9,13 @@
  */
 import { listBackups } from '../database/backups.ts';
 import { registerBackupService } from '../database/services.ts';
-import { findVolume } from '../database/volumes.ts';
 import type { Backup } from '../model/backup.ts';
-import { throwIfAborted } from '../model/errors.ts';
+import { isBackupError, throwIfAborted } from '../model/errors.ts';
 import { volumeNamePattern } from '../model/names.ts';
 import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf, dropStaleSnapshots } from './backup-snapshots.ts';
 import { failBackup, releaseSource } from './create-backup.ts';
-import type { ManagerEnvironment } from './environment.ts';
+import type { ManagerEnvironment, StorageBackend } from './environment.ts';
 import { failRestoreTarget, giveBackRestored } from './restore-backup.ts';
 
 const interrupted = 'incomplete backup reset on manager restart';
@@ -54,8 +53,7 @@ async function endCreating(
   backup: Backup,
   signal: AbortSignal,
 ): Promise<void> {
-  const { database, resources, storage, log } = environment;
-  const volume = await findVolume(database.sql, backup.volumeId);
+  const { resources, log } = environment;
   const attempt = async (what: string, work: () => Promise<void>) => {
     try {
       await work();
@@ -65,10 +63,8 @@ async function endCreating(
     }
   };
   await attempt('objects', () => removeObjects(resources.store, backup, signal));
-  if (volume !== undefined) {
-    await attempt('snapshot', () => dropSnapshotsOf(storage.forHost(volume.host), backup, signal));
-    await releaseSource(environment, backup, volume, 'error_backing-up');
-  }
+  await attempt('snapshot', () => dropSnapshotsOf(environment, backup, signal));
+  await releaseSource(environment, backup);
   await failBackup(environment, backup.id, interrupted);
 }
 
@@ -79,25 +75,42 @@ async function endRestoring(environment: ManagerEnvironment, backup: Backup): Pr
   await giveBackRestored(environment, backup.id);
 }
 
-/** Removes the snapshots of backups that this database knows and no longer needs; unknown ones belong to somebody else. */
+/**
+ * Removes the snapshots of backups that this database knows and no longer needs, also of volumes that are gone; unknown
+ * ones belong to somebody else. What is wrong with one volume does not keep the others from it.
+ */
 async function dropOrphans(environment: ManagerEnvironment, signal: AbortSignal): Promise<number> {
   const { storage, log } = environment;
   let count = 0;
   for (const backend of storage.all()) {
-    try {
-      for (const { name } of await backend.listVolumes(signal)) {
-        const volumeId = volumeNamePattern.exec(name)?.[1];
-        if (volumeId === undefined) continue;
-        const volume = await backend.getVolume(name, signal);
-        const dropped = await dropStaleSnapshots(environment, backend, volume, volumeId, signal);
+    for (const volumeId of await listForOrphans(environment, backend, signal)) {
+      try {
+        const dropped = await dropStaleSnapshots(environment, backend, volumeId, signal);
         if (dropped.length > 0)
           log.info({ volume: volumeId, snapshots: dropped }, 'needless backup snapshots removed');
         count += dropped.length;
+      } catch (err) {
+        throwIfAborted(signal);
+        log.error({ volume: volumeId, err }, 'backup snapshots of this volume not looked through');
+        if (isBackupError(err, 'agent-unavailable')) break;
       }
-    } catch (err) {
-      throwIfAborted(signal);
-      log.error({ backend: backend.name, err }, 'backup snapshots of this backend not looked through');
     }
   }
   return count;
+}
+
+async function listForOrphans(
+  { log }: ManagerEnvironment,
+  backend: StorageBackend,
+  signal: AbortSignal,
+): Promise<readonly string[]> {
+  try {
+    const { volumes, gone } = await backend.listVolumes(signal);
+    const names = [...volumes.map(({ name }) => name), ...gone];
+    return names.flatMap((name) => volumeNamePattern.exec(name)?.[1] ?? []);
+  } catch (err) {
+    throwIfAborted(signal);
+    log.error({ backend: backend.name, err }, 'backup snapshots of this backend not looked through');
+    return [];
+  }
 }

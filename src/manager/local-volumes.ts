@@ -111,7 +111,7 @@ export function createLocalVolumes(
 
   return {
     async adopt(context, signal) {
-      const found = await backend.listVolumes(signal);
+      const { volumes: found } = await backend.listVolumes(signal);
       const ids = found.flatMap(({ name }) => volumeNamePattern.exec(name)?.[1] ?? []);
       const known = await knownVolumes(sql, ids);
       for (const info of found) {

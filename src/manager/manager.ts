@@ -9,11 +9,15 @@
  *   running   | create   restore   delete                                  verify
  *   create    | refused  refused   with force: cancels, waits, deletes     refused
  *   restore   | -        refused   with force: cancels, waits, deletes     beside it
- *   verify    | -        beside    cancels, waits, deletes                 beside it
+ *   delete    | -        refused   with force: is that one                 refused
+ *   verify    | -        beside    cancels, waits, deletes                 is that one
+ *
+ * A deletion cancels when it is asked for, not when its turn comes: what it waits for may hold the last place.
  */
+import { createBudget, withLimit } from '../async/limit.ts';
 import type { Backup } from '../model/backup.ts';
 import { getBackup } from '../database/backups.ts';
-import { BackupError } from '../model/errors.ts';
+import { BackupError, cancelledBy } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import type { Volume } from '../model/volume.ts';
 import { createBackup } from './create-backup.ts';
@@ -33,18 +37,19 @@ export type Started<T> = T & { readonly operation: StartedOperation };
 export type Manager = {
   /** Puts right what an earlier process left, and goes on with its deletions. Once, before anything else. */
   initHost(signal: AbortSignal): Promise<void>;
-  /** Checks, makes the rows and starts the backup. Errors as requestBackup. */
+  /** Checks, makes the rows and starts the backup. Errors as requestBackup, and `busy`. */
   backup(context: RequestContext, request: BackupRequest): Promise<Started<{ readonly backup: Backup }>>;
-  /** Checks, takes the rows and starts the restore. Errors as requestRestore. */
+  /** Checks, takes the rows and starts the restore. Errors as requestRestore, and `busy`. */
   restore(
     context: RequestContext,
     request: { readonly backupId: string; readonly volumeId: string | null; readonly name: string | null },
   ): Promise<Started<{ readonly backup: Backup; readonly volume: Volume }>>;
-  /** Checks, takes the row and starts the deletion. Errors as requestDelete. */
+  /** Checks, takes the row, cancels what runs on the backup and starts the deletion. Errors as requestDelete. */
   remove(
     context: RequestContext,
     request: { readonly backupId: string; readonly force: boolean },
   ): Promise<Started<{ readonly backup: Backup }>>;
+  /** Starts a verify of the backup, or returns the one that runs. `not-found`, `busy`. */
   verify(context: RequestContext, backupId: string): Promise<Started<{ readonly backup: Backup }>>;
   /** Refused with `state-invalid` while something runs on the backup; else as resetStatus. */
   reset(
@@ -70,11 +75,16 @@ export function createManager(
   ): StartedOperation =>
     operations.start({ verb, projectId: backup.projectId, backupId: backup.id, volumeId }, work);
 
-  const startDelete = (context: RequestContext, backup: Backup): StartedOperation =>
-    start('delete', backup, backup.volumeId, async (run) => {
-      await operations.cancelBackup(backup.id, 'the backup is being deleted', run.id);
+  /** One at a time, so that a second deletion of a backup sees the first, or the end of it. */
+  const askingToDelete = createBudget(1);
+
+  const startDelete = (context: RequestContext, backup: Backup): StartedOperation => {
+    const ended = operations.cancelBackup(backup.id, 'the backup is being deleted');
+    return start('delete', backup, backup.volumeId, async (run) => {
+      await unlessAborted(ended, run.signal);
       await deleteBackup(environment, context, backup.id, run);
     });
+  };
 
   return {
     async initHost(signal) {
@@ -84,6 +94,7 @@ export function createManager(
     },
 
     async backup(context, request) {
+      operations.requireRoom();
       const backup = await requestBackup(environment, context, request);
       const operation = start('create', backup, backup.volumeId, (run) =>
         createBackup(environment, context, backup.id, run),
@@ -92,6 +103,7 @@ export function createManager(
     },
 
     async restore(context, request) {
+      operations.requireRoom();
       const { backup, volume } = await requestRestore(environment, context, request, makeVolume);
       const operation = start('restore', backup, volume.id, (run) =>
         restoreBackup(environment, context, backup.id, volume.id, run),
@@ -100,12 +112,24 @@ export function createManager(
     },
 
     async remove(context, request) {
-      const backup = await requestDelete(environment, context, request);
-      return { backup, operation: startDelete(context, backup) };
+      const { backupId, force } = request;
+      return await withLimit(askingToDelete, async () => {
+        const running = operations.find('delete', backupId);
+        if (running === undefined) {
+          const backup = await requestDelete(environment, context, request);
+          return { backup, operation: startDelete(context, backup) };
+        }
+        const backup = await getBackup(sql, backupId, context.projectId);
+        if (force) return { backup, operation: running };
+        throw new BackupError('state-invalid', `Invalid backup: backup ${backupId} is being deleted.`);
+      });
     },
 
     async verify(context, backupId) {
       const backup = await getBackup(sql, backupId, context.projectId);
+      const running = operations.find('verify', backup.id);
+      if (running !== undefined) return { backup, operation: running };
+      operations.requireRoom();
       const operation = start('verify', backup, backup.volumeId, (run) =>
         verifyBackup(environment, backup.id, run),
       );
@@ -123,6 +147,19 @@ export function createManager(
       await resetStatus(environment, backupId, to, signal);
     },
   };
+}
+
+/** Waits for `ended`, which never fails, but no longer than until the signal aborts: then throws its reason. */
+async function unlessAborted(ended: Promise<void>, signal: AbortSignal): Promise<void> {
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const stop = () => reject(cancelledBy(signal));
+  signal.addEventListener('abort', stop, { once: true });
+  if (signal.aborted) stop();
+  try {
+    await Promise.race([ended, aborted]);
+  } finally {
+    signal.removeEventListener('abort', stop);
+  }
 }
 
 /** Who goes on with a deletion after a restart. */

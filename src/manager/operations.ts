@@ -1,7 +1,7 @@
 /**
  * The operations of this process: what runs, how far it is, and what became of it. A bounded number runs at
- * once, the rest waits in order; finished ones are remembered up to a bound. The registry is where a failed
- * operation is logged; the verbs only throw.
+ * once, the rest waits in order; finished ones are remembered up to a bound, and of what a verify found bad so much.
+ * The registry is where a failed operation is logged; the verbs only throw.
  */
 import { randomUUID } from 'node:crypto';
 import { createBudget } from '../async/limit.ts';
@@ -9,7 +9,7 @@ import type { Logger } from '../log.ts';
 import type { BackupMode } from '../layout/metadata-document.ts';
 import type { Clock } from '../model/clock.ts';
 import { BackupError, isBackupError, messageOf, type ErrorCode } from '../model/errors.ts';
-import type { Progress, VerifyOutcome } from '../pipeline/jobs.ts';
+import type { BadRange, Progress, VerifyOutcome } from '../pipeline/jobs.ts';
 
 export type OperationVerb = 'create' | 'restore' | 'delete' | 'verify';
 export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled';
@@ -36,8 +36,19 @@ export type Operation = OperationSubject & {
   readonly startedAt: Date | null;
   readonly finishedAt: Date | null;
   readonly error: { readonly code: ErrorCode; readonly message: string } | null;
-  readonly verified: VerifyOutcome | null;
+  readonly verified: VerifyResult | null;
 };
+
+/** What is kept of a verify: the first bad ranges by offset, and how many there were in all. */
+export type VerifyResult = {
+  readonly checkedBytes: number;
+  readonly badCount: number;
+  readonly badBytes: number;
+  readonly badRanges: readonly BadRange[];
+};
+
+/** Bad ranges of one verify that are remembered. */
+const keptBadRanges = 1000;
 
 /** What a verb is given while it runs. */
 export type OperationRun = {
@@ -61,9 +72,21 @@ export type Operations = {
   list(): readonly Operation[];
   /** True while an operation on that backup is queued or runs. */
   isBusy(backupId: string): boolean;
-  /** Cancels what runs on a backup and waits until it has ended. `except` is left alone. */
-  cancelBackup(backupId: string, reason: string, except?: string): Promise<void>;
-  /** Begins nothing more, waits up to `timeoutMs` for what runs, then cancels the rest and waits for its cleaning up. */
+  /** The operation of that verb that is queued or runs on that backup. */
+  find(verb: OperationVerb, backupId: string): StartedOperation | undefined;
+  /** Throws `busy` while as many wait as may: asked before rows are taken for another one. */
+  requireRoom(): void;
+  /**
+   * Cancels one operation; its end comes later. `not-found`, and `state-invalid` if it has ended or is a deletion: what
+   * is half deleted has no other way than to go on.
+   */
+  cancel(id: string, reason: string): void;
+  /** Cancels at once what is queued or runs on a backup, deletions excepted; resolves when all of it has ended. */
+  cancelBackup(backupId: string, reason: string): Promise<void>;
+  /**
+   * Begins nothing more, waits up to `timeoutMs` for what runs, then cancels the rest and waits for its cleaning up, up
+   * to `cleanupTimeoutMs`. What has not ended even then is logged, and left to the next start.
+   */
   drain(timeoutMs: number): Promise<void>;
 };
 
@@ -81,15 +104,19 @@ type Entry = {
   startedAt: Date | null;
   finishedAt: Date | null;
   error: Operation['error'];
-  verified: VerifyOutcome | null;
+  verified: VerifyResult | null;
   done: Promise<void>;
 };
 
 export function createOperations(deps: {
   /** Operations that run at once (`backup_max_operations`). */
   readonly maxRunning: number;
+  /** Operations that wait while more can be asked for. */
+  readonly maxQueued: number;
   /** Finished operations that are remembered. */
   readonly maxFinished: number;
+  /** How long a drain waits for what it has cancelled. */
+  readonly cleanupTimeoutMs: number;
   readonly clock: Clock;
   readonly log: Logger;
   /** Told of every end: for metrics. */
@@ -121,7 +148,7 @@ export function createOperations(deps: {
           log.info({ ...fields, mode, reason }, 'way chosen');
         },
         keep: (outcome) => {
-          entry.verified = outcome;
+          entry.verified = shorten(outcome);
         },
       });
       entry.state = 'succeeded';
@@ -140,8 +167,14 @@ export function createOperations(deps: {
     }
   };
 
-  const allDone = async () => {
-    await Promise.all(Array.from(open.values(), ({ done }) => done));
+  /** Waits until nothing is open any more, at most `timeoutMs`. */
+  const allDone = async (timeoutMs: number) => {
+    let timer: NodeJS.Timeout | undefined;
+    const timeout = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, timeoutMs);
+    });
+    await Promise.race([Promise.all(Array.from(open.values(), ({ done }) => done)), timeout]);
+    clearTimeout(timer);
   };
 
   const finish = (entry: Entry) => {
@@ -187,31 +220,55 @@ export function createOperations(deps: {
       return [...running.toReversed(), ...Array.from(finished.values()).toReversed()];
     },
     isBusy: (backupId) => Array.from(open.values()).some((entry) => entry.subject.backupId === backupId),
-    async cancelBackup(backupId, reason, except) {
+    find(verb, backupId) {
+      for (const { id, subject, done } of open.values()) {
+        if (subject.verb === verb && subject.backupId === backupId) return { id, done };
+      }
+      return undefined;
+    },
+    requireRoom() {
+      const queued = Array.from(open.values()).filter(({ state }) => state === 'queued').length;
+      if (queued < deps.maxQueued) return;
+      throw new BackupError('busy', `${queued} operations wait already: try again when some have ended`);
+    },
+    cancel(id, reason) {
+      const entry = open.get(id);
+      if (entry === undefined && !finished.has(id)) {
+        throw new BackupError('not-found', `Operation ${id} could not be found.`);
+      }
+      if (entry === undefined || entry.subject.verb === 'delete') {
+        const state = entry === undefined ? 'has ended' : 'is a deletion, which goes on to its end';
+        throw new BackupError('state-invalid', `Operation ${id} ${state}: it cannot be cancelled.`);
+      }
+      entry.controller.abort(new BackupError('cancelled', reason));
+    },
+    async cancelBackup(backupId, reason) {
       const ended: Promise<void>[] = [];
-      for (const entry of open.values()) {
-        if (entry.subject.backupId !== backupId || entry.id === except) continue;
-        entry.controller.abort(new BackupError('cancelled', reason));
-        ended.push(entry.done);
+      for (const { subject, controller, done } of open.values()) {
+        if (subject.backupId !== backupId || subject.verb === 'delete') continue;
+        controller.abort(new BackupError('cancelled', reason));
+        ended.push(done);
       }
       await Promise.all(ended);
     },
     async drain(timeoutMs) {
       draining = true;
-      if (timeoutMs > 0) {
-        let timer: NodeJS.Timeout | undefined;
-        const timeout = new Promise<void>((resolve) => {
-          timer = setTimeout(resolve, timeoutMs);
-        });
-        await Promise.race([allDone(), timeout]);
-        clearTimeout(timer);
+      if (timeoutMs > 0) await allDone(timeoutMs);
+      if (open.size === 0) return;
+      for (const entry of open.values()) entry.controller.abort(stopping());
+      await allDone(deps.cleanupTimeoutMs);
+      for (const { id, subject } of open.values()) {
+        log.error({ operation: id, ...subject }, 'operation did not end: the next start puts it right');
       }
-      for (const entry of open.values()) {
-        entry.controller.abort(stopping());
-      }
-      await allDone();
     },
   };
+}
+
+/** The first bad ranges, and the numbers of all. */
+function shorten({ checkedBytes, badRanges }: VerifyOutcome): VerifyResult {
+  let badBytes = 0;
+  for (const { length } of badRanges) badBytes += length;
+  return { checkedBytes, badCount: badRanges.length, badBytes, badRanges: badRanges.slice(0, keptBadRanges) };
 }
 
 function stopping(): BackupError {

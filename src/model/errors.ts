@@ -17,6 +17,7 @@ export const errorCodes = {
   'chain-broken': { retryable: false, httpStatus: 409 },
   'delta-unavailable': { retryable: false, httpStatus: 409 },
   'limit-exceeded': { retryable: false, httpStatus: 413 },
+  busy: { retryable: true, httpStatus: 503 },
   'agent-unavailable': { retryable: true, httpStatus: 503 },
   'agent-failed': { retryable: false, httpStatus: 500 },
   'store-unavailable': { retryable: true, httpStatus: 503 },

@@ -276,3 +276,57 @@ test('the metadata tells the way, the reason and the snapshot it was read from',
     display_name: 'v',
   });
 });
+
+test('a snapshot that was made without an answer, and is damaged, goes when the backup fails', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  rig.overrides.createSnapshot = async (volume, snapshot, signal) => {
+    await machine.client.createSnapshot('file', volume, snapshot, signal);
+    throw new BackupError('agent-unavailable', 'no answer');
+  };
+  rig.overrides.listSnapshots = () => Promise.resolve([]);
+  const { row } = await rig.backup(volumeId);
+  expect(row).toMatchObject({ status: 'error', failReason: 'no answer' });
+  expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+});
+
+test.each([
+  ['before it begins', 1],
+  ['after it has read its row', 2],
+  ['before it writes its place', 3],
+])('a database that is away %s keeps no volume', async (_when, after) => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  rig.failDatabase(after, 3);
+  const { row, operation } = await rig.backup(volumeId);
+  expect(operation.error).toMatchObject({ code: 'database-unavailable' });
+  expect(row).toMatchObject({ status: 'error', failReason: 'the database does not answer' });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+  expect(keysIn(rig)).toEqual([]);
+  expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+});
+
+test('a database that is away while it is cleaned up after is asked again', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  rig.store.plan({ call: 'put', key: /-00002$/, error: denied });
+  const hold = rig.store.hold('put', /-00002$/);
+  const making = rig.backup(volumeId);
+  await hold.reached;
+  rig.failDatabase(0, 4);
+  hold.open();
+  const { row } = await making;
+  expect(row).toMatchObject({ status: 'error', failReason: 'the store refuses' });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+  expect(keysIn(rig)).toEqual([]);
+});
+
+test('a finished backup stands also when its volume was taken out of its hands', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const hold = rig.store.hold('putStream', /_metadata$/);
+  const making = rig.backup(volumeId);
+  await hold.reached;
+  await rig.database.sql.updateTable('volumes').set({ status: 'error' }).where('id', '=', volumeId).execute();
+  hold.open();
+  const { row, operation } = await making;
+  expect(operation.state).toBe('succeeded');
+  expect(row).toMatchObject({ status: 'available', objectCount: 10 });
+  expect(await rig.volumeStatus(volumeId)).toBe('error');
+});

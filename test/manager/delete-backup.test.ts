@@ -1,3 +1,4 @@
+import { rm } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import type { Backup } from '../../src/model/backup.ts';
 import { BackupError } from '../../src/model/errors.ts';
@@ -93,7 +94,7 @@ test('a backup of another store is refused', async () => {
 });
 
 test('an agent that is away does not keep a backup from going', async () => {
-  rig.overrides.getVolume = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
+  rig.overrides.deleteSnapshot = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
   expect((await rig.remove(full.id)).state).toBe('succeeded');
 });
 
@@ -136,4 +137,52 @@ test('a status is not reset under a running operation', async () => {
   await expect(reset).rejects.toMatchObject({ code: 'state-invalid' });
   hold.open();
   expect((await making).row.status).toBe('available');
+});
+
+test('the snapshot of a volume that is gone goes with its backup', async () => {
+  await rm(rig.path(volumeId));
+  await rig.database.sql.updateTable('volumes').set({ deleted: true }).where('id', '=', volumeId).execute();
+  expect(await rig.snapshotOwners(volumeId)).toEqual([full.id]);
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+  expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+});
+
+test('a snapshot that the agent does not list, because it is damaged, goes all the same', async () => {
+  rig.overrides.listSnapshots = () => Promise.resolve([]);
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+  expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+});
+
+test('a backup that was never finished gives its volume back when it goes', async () => {
+  const { row } = await rig.backup(volumeId);
+  const columns = { status: 'deleting', object_count: null };
+  await rig.database.sql.updateTable('backups').set(columns).where('id', '=', row.id).execute();
+  const left = { status: 'backing-up', previous_status: 'in-use' };
+  await rig.database.sql.updateTable('volumes').set(left).where('id', '=', volumeId).execute();
+  rig.store.plan({ call: 'remove', error: denied });
+  expect((await rig.remove(row.id, true)).state).toBe('failed');
+  expect(await rig.volumeStatus(volumeId)).toBe('in-use');
+});
+
+test('a failed backup that goes does not take the volume from the one that is being made', async () => {
+  rig.store.plan({ call: 'put', error: denied });
+  const { row: failed } = await rig.backup(volumeId);
+  const hold = rig.store.hold('put');
+  const making = rig.backup(volumeId);
+  await hold.reached;
+  await rig.remove(failed.id);
+  expect(await rig.volumeStatus(volumeId)).toBe('backing-up');
+  hold.open();
+  expect((await making).row.status).toBe('available');
+});
+
+test('a database that is away for a moment keeps no deletion from its end', async () => {
+  rig.store.plan({ call: 'remove', error: denied });
+  const hold = rig.store.hold('remove');
+  const deleting = rig.remove(full.id);
+  await hold.reached;
+  rig.failDatabase(0, 2);
+  hold.open();
+  expect((await deleting).error).toMatchObject({ code: 'store-denied' });
+  expect(await rig.row(full.id)).toMatchObject({ status: 'error', failReason: 'the store refuses' });
 });

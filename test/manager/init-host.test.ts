@@ -1,4 +1,5 @@
 import { randomUUID } from 'node:crypto';
+import { rm } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { getSnapshot, insertSnapshot } from '../../src/database/snapshots.ts';
 import { getVolume } from '../../src/database/volumes.ts';
@@ -142,7 +143,7 @@ test('a store that is away does not keep a row stuck, nor the service from start
   await leave(full.id, 'creating');
   await leaveVolume(volumeId, 'backing-up', 'available');
   rig.store.plan({ error: new BackupError('store-unavailable', 'no answer'), times: 999 });
-  rig.overrides.getVolume = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
+  rig.overrides.deleteSnapshot = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
   rig.overrides.listVolumes = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
   await restart();
   expect((await rig.row(full.id)).status).toBe('error');
@@ -188,4 +189,36 @@ test('snapshots that were being made or deleted get their end', async () => {
   await expect(getSnapshot(rig.database.sql, made.id)).rejects.toMatchObject({ code: 'not-found' });
   const { snapshots } = await machine.client.volume('file', volumeName(volumeId), signal);
   expect(snapshots.map(({ name }) => name)).not.toContain(`snapshot-${made.id}`);
+});
+
+test('a volume whose snapshots cannot be listed does not keep those of others', async () => {
+  const other = await rig.addVolume(4 * blockSize);
+  for (const id of [volumeId, other]) {
+    const name = backupSnapshotName(full.id, 1);
+    await machine.client.createSnapshot('file', volumeName(id), name, signal);
+  }
+  const ids = [volumeId, other];
+  await rig.database.sql.updateTable('backups').set({ deleted: true }).execute();
+  for (const broken of ids) {
+    rig.overrides.listSnapshots = (volume, stop) =>
+      volume === volumeName(broken)
+        ? Promise.reject(new BackupError('corrupt', 'a record is damaged'))
+        : machine.client.snapshots('file', volume, stop);
+    await rig.database.sql
+      .updateTable('backups')
+      .set({ volume_id: ids.find((id) => id !== broken) ?? '' })
+      .execute();
+    await restart();
+  }
+  expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+  expect(await rig.snapshotOwners(other)).toEqual([]);
+});
+
+test('needless snapshots of a volume that is gone go too', async () => {
+  await machine.client.createSnapshot('file', volumeName(volumeId), backupSnapshotName(full.id, 1), signal);
+  await rm(rig.path(volumeId));
+  await rig.database.sql.updateTable('backups').set({ status: 'error' }).execute();
+  expect(await rig.snapshotOwners(volumeId)).not.toEqual([]);
+  await restart();
+  expect(await rig.snapshotOwners(volumeId)).toEqual([]);
 });

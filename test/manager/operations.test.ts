@@ -5,11 +5,13 @@ import { BackupError } from '../../src/model/errors.ts';
 
 const subject = { verb: 'create', projectId: 'p', backupId: 'b', volumeId: 'v' } as const;
 
-function setUp(limits: { maxRunning?: number; maxFinished?: number } = {}) {
+function setUp(limits: { maxRunning?: number; maxFinished?: number; cleanupTimeoutMs?: number } = {}) {
   let seconds = 0;
   const operations = createOperations({
     maxRunning: 2,
+    maxQueued: 3,
     maxFinished: 3,
+    cleanupTimeoutMs: 60_000,
     ...limits,
     clock: { now: () => new Date(seconds * 1000) },
     log: createLogger({ level: 'silent' }),
@@ -141,4 +143,72 @@ test('after a drain nothing begins that is not cancelled at once', async () => {
   const { id, done } = operations.start(subject, job.work);
   await done;
   expect(operations.get(id)?.state).toBe('cancelled');
+});
+
+test('a drain does not wait for ever for what does not heed its cancellation', async () => {
+  const { operations } = setUp({ cleanupTimeoutMs: 1 });
+  const { promise: never } = Promise.withResolvers<void>();
+  const { id } = operations.start(subject, () => never);
+  await operations.drain(0);
+  expect(operations.get(id)?.state).toBe('running');
+});
+
+test('what runs on a backup is cancelled at once, but not its deletion', async () => {
+  const { operations } = setUp();
+  const [creating, deleting] = [held(), held()];
+  operations.start(subject, creating.work);
+  const deletion = operations.start({ ...subject, verb: 'delete' }, deleting.work);
+  const ended = operations.cancelBackup('b', 'it goes');
+  expect((await creating.started).signal.aborted).toBe(true);
+  await ended;
+  expect((await deleting.started).signal.aborted).toBe(false);
+  expect(operations.find('delete', 'b')?.id).toBe(deletion.id);
+  deleting.release();
+  await deletion.done;
+  expect(operations.find('delete', 'b')).toBeUndefined();
+});
+
+test('one operation is cancelled by its id, unless it is a deletion, has ended or never was', async () => {
+  const { operations } = setUp();
+  const [verifying, deleting] = [held(), held()];
+  const verify = operations.start({ ...subject, verb: 'verify' }, verifying.work);
+  const deletion = operations.start({ ...subject, verb: 'delete' }, deleting.work);
+  operations.cancel(verify.id, 'not needed');
+  await verify.done;
+  expect(operations.get(verify.id)).toMatchObject({ state: 'cancelled', error: { message: 'not needed' } });
+  expect(() => operations.cancel(verify.id, 'again')).toThrow(/has ended/);
+  expect(() => operations.cancel(deletion.id, 'no')).toThrow(/is a deletion/);
+  expect(() => operations.cancel('unknown', 'no')).toThrow(/could not be found/);
+  deleting.release();
+  await deletion.done;
+  expect(operations.get(deletion.id)?.state).toBe('succeeded');
+});
+
+test('there is room for more until the queue is full', async () => {
+  const { operations } = setUp({ maxRunning: 1 });
+  const jobs = [held(), held(), held(), held()];
+  for (const { work } of jobs.slice(0, 3)) operations.start(subject, work);
+  await jobs[0]?.started;
+  expect(() => operations.requireRoom()).not.toThrow();
+  operations.start(subject, held().work);
+  expect(() => operations.requireRoom()).toThrow(expect.objectContaining({ code: 'busy' }));
+  await operations.drain(0);
+});
+
+test('of very many bad ranges the first are remembered, and the numbers of all', async () => {
+  const { operations } = setUp();
+  const badRanges = Array.from({ length: 2500 }, (_, at) => ({
+    offset: at * 4096,
+    length: 4096,
+    backupId: 'b',
+    object: 'o',
+    reason: 'its MD5 is another',
+  }));
+  const { id, done } = operations.start({ ...subject, verb: 'verify' }, async (run) => {
+    run.keep({ checkedBytes: 1 << 30, badRanges });
+  });
+  await done;
+  const verified = operations.get(id)?.verified;
+  expect(verified).toMatchObject({ checkedBytes: 1 << 30, badCount: 2500, badBytes: 2500 * 4096 });
+  expect(verified?.badRanges).toEqual(badRanges.slice(0, 1000));
 });

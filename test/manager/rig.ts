@@ -18,6 +18,7 @@ import { createManager, type Manager } from '../../src/manager/manager.ts';
 import { createOperations, type Operation, type Operations } from '../../src/manager/operations.ts';
 import type { BackupRequest } from '../../src/manager/request-backup.ts';
 import type { Backup } from '../../src/model/backup.ts';
+import { BackupError } from '../../src/model/errors.ts';
 import { backupIdOfSnapshot, volumeName } from '../../src/model/names.ts';
 import type { RequestContext } from '../../src/model/request-context.ts';
 import { toGiB } from '../../src/model/volume.ts';
@@ -70,6 +71,8 @@ export type Rig = {
   readonly volumes: LocalVolumes;
   readonly store: FaultyStore;
   readonly objects: MemoryStore;
+  /** Of the calls to the database from now on, `after` are answered and the `times` that follow are not. */
+  failDatabase(after: number, times: number): void;
   /** Calls of the storage that are answered otherwise than by the agent. */
   readonly overrides: Partial<StorageBackend>;
   readonly machine: Machine;
@@ -83,7 +86,7 @@ export type Rig = {
   backup(volumeId: string, changes?: Partial<BackupRequest>): Promise<{ row: Backup; operation: Operation }>;
   restore(backupId: string, volumeId: string | null): Promise<{ volumeId: string; operation: Operation }>;
   remove(backupId: string, force?: boolean): Promise<Operation>;
-  /** The names of a volume's backup snapshots, by backup id. */
+  /** The ids of the backups that have a snapshot of the volume, which may be gone. */
   snapshotOwners(volumeId: string): Promise<readonly string[]>;
   row(backupId: string): Promise<Backup>;
   volumeStatus(volumeId: string): Promise<string>;
@@ -93,7 +96,12 @@ export type Rig = {
 /** `on` is a rig whose rows and store are shared: the same service after a restart with other options. */
 export function createRig(
   machine: Machine,
-  changes: { readonly blockSize?: number; readonly maxObjects?: number; readonly on?: Rig } = {},
+  changes: {
+    readonly blockSize?: number;
+    readonly maxRunning?: number;
+    readonly maxObjects?: number;
+    readonly on?: Rig;
+  } = {},
 ): Rig {
   const database = changes.on?.database ?? openSqliteDatabase(':memory:');
   const objectLists = createBudget((changes.maxObjects ?? 10_000) * bytesPerObject);
@@ -106,8 +114,9 @@ export function createRig(
   const storage = new Proxy(agentStorage, {
     get: (target, call: keyof StorageBackend) => overrides[call] ?? target[call],
   });
+  const faulty = createFaultyDatabase(database);
   const environment: ManagerEnvironment = {
-    database,
+    database: faulty.database,
     resources: { store, sealer, memory: createBudget(64 * 1024 * 1024), objectLists, log },
     storage: createStorageDirectory([storage]),
     clock,
@@ -124,7 +133,14 @@ export function createRig(
       cleanupTimeoutMs: 10_000,
     },
   };
-  const operations = createOperations({ maxRunning: 4, maxFinished: 100, clock, log });
+  const operations = createOperations({
+    maxRunning: changes.maxRunning ?? 4,
+    maxQueued: 100,
+    maxFinished: 100,
+    cleanupTimeoutMs: 10_000,
+    clock,
+    log,
+  });
   const volumes = createLocalVolumes(environment, { backend: storage, host: 'host@file#file' });
   const manager = createManager(environment, {
     operations,
@@ -154,6 +170,7 @@ export function createRig(
     volumes,
     store,
     objects,
+    failDatabase: (after, times) => faulty.fail(after, times),
     overrides,
     machine,
     path,
@@ -200,7 +217,8 @@ export function createRig(
       return await ended(operation);
     },
     async snapshotOwners(volumeId) {
-      const { snapshots } = await client.volume('file', volumeName(volumeId), new AbortController().signal);
+      const { signal } = new AbortController();
+      const snapshots = await client.snapshots('file', volumeName(volumeId), signal);
       return snapshots.flatMap(({ name }) => backupIdOfSnapshot(name) ?? []);
     },
     async volumeStatus(volumeId) {
@@ -210,6 +228,45 @@ export function createRig(
       await operations.drain(0);
       await volumes.close();
       await database.close();
+    },
+  };
+}
+
+/** The database, with calls that get no answer: statements outside of transactions, and whole transactions. */
+function createFaultyDatabase(database: Database): {
+  readonly database: Database;
+  fail(after: number, times: number): void;
+} {
+  let [answered, failing] = [0, 0];
+  const enter = () => {
+    if (failing === 0) return;
+    if (answered > 0) answered -= 1;
+    else {
+      failing -= 1;
+      throw new BackupError('database-unavailable', 'the database does not answer');
+    }
+  };
+  const sql = new Proxy(database.sql, {
+    get(target, name) {
+      const value: unknown = Reflect.get(target, name, target);
+      if (typeof value !== 'function') return value;
+      return (...args: unknown[]): unknown => {
+        enter();
+        return Reflect.apply(value, target, args);
+      };
+    },
+  });
+  return {
+    database: {
+      sql,
+      async transaction(work) {
+        enter();
+        return await database.transaction(work);
+      },
+      close: () => database.close(),
+    },
+    fail(after, times) {
+      [answered, failing] = [after, times];
     },
   };
 }

@@ -1,0 +1,28 @@
+/** Steps on rows that have to be made, because nothing else gives back what a row holds. */
+import { retry } from '../async/backoff.ts';
+import { isBackupError } from '../model/errors.ts';
+
+const isRetryable = (error: unknown) => isBackupError(error, 'database-unavailable');
+const policy = { attempts: 1000, firstDelayMs: 20, maxDelayMs: 5000 };
+
+/**
+ * Tries `step` once, and again while the database does not answer and the signal is not aborted. Throws the last error
+ * of the step.
+ */
+export async function persist<T>(step: () => Promise<T>, signal: AbortSignal): Promise<T> {
+  let last: unknown;
+  const tryStep = async () => {
+    try {
+      return await step();
+    } catch (error) {
+      last = error;
+      throw error;
+    }
+  };
+  if (signal.aborted) return await tryStep();
+  try {
+    return await retry(policy, tryStep, { isRetryable, signal });
+  } catch (error) {
+    throw last ?? error;
+  }
+}
