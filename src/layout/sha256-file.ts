@@ -87,7 +87,7 @@ export type Sha256File = {
   readonly digests: AsyncIterable<Buffer>;
   /** `chunk_size` wherever it stands, once all digests have been taken. */
   blockSizeAtEnd(): number | null;
-  /** Releases the body; needed unless `digests` is iterated. */
+  /** Releases the body; needed unless `digests` is read to its end or left by its `return`. May be called twice. */
   close(): Promise<void>;
 };
 
@@ -120,16 +120,29 @@ export async function readSha256File(
   const close = async (): Promise<void> => {
     await pieces.return?.();
   };
-  async function* digests(): AsyncGenerator<Buffer> {
-    try {
-      do {
-        const run = machine.takeRun();
-        if (run.length > 0) yield run;
-      } while (await step());
-    } finally {
-      await close();
-    }
+  async function* readRuns(): AsyncGenerator<Buffer> {
+    do {
+      const run = machine.takeRun();
+      if (run.length > 0) yield run;
+    } while (await step());
   }
+  const runs = readRuns();
+  const closing = async (result: Promise<IteratorResult<Buffer>>): Promise<IteratorResult<Buffer>> => {
+    let goesOn = false;
+    try {
+      const next = await result;
+      goesOn = next.done !== true;
+      return next;
+    } finally {
+      if (!goesOn) await close();
+    }
+  };
+  // Not the generator itself: one that was never begun runs nothing when it is left, and the body would stay open.
+  const digests: AsyncIterableIterator<Buffer> = {
+    [Symbol.asyncIterator]: () => digests,
+    next: () => closing(runs.next()),
+    return: () => closing(runs.return(undefined)),
+  };
 
   try {
     while (!machine.listSeen && (await step()));
@@ -139,7 +152,7 @@ export async function readSha256File(
   }
   return {
     blockSize: machine.blockSize,
-    digests: digests(),
+    digests,
     blockSizeAtEnd: () => machine.blockSize,
     close,
   };

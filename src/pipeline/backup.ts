@@ -12,6 +12,7 @@ import { digestBytes, zeroDigestRuns } from '../model/digest.ts';
 import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
 import { blockCount } from '../model/extent.ts';
 import { openSha256File, writeMetadata, type LayerHead } from '../layout/read-layer.ts';
+import type { Sha256File } from '../layout/sha256-file.ts';
 import type { ChangeEvent } from '../volume/block-source.ts';
 import { createAssembler, type Assembler } from './assembler.ts';
 import { compareChanges } from './compare.ts';
@@ -67,6 +68,7 @@ async function transfer(
   const objectBytes = Math.min(wanted, slabObjectBytes);
   const assembler = createAssembler({ objectBytes, slabBytes: slabObjectBytes, blockSize }, sink);
   let writer: DigestWriter | null = null;
+  let list: Sha256File | null = null;
   const stop = (reason: unknown) => {
     sink.cancel(reason);
     writer?.fail(reason);
@@ -74,7 +76,8 @@ async function transfer(
   const onAbort = () => stop(signal.reason);
   signal.addEventListener('abort', onAbort, { once: true });
   try {
-    const parent = way.mode === 'full' ? null : await openParent(store, way.parent, job, signal);
+    list = way.mode === 'full' ? null : await openParent(store, way.parent, job, signal);
+    const parent = list?.digests ?? null;
     writer = startDigestWriter({
       store,
       place: job.place,
@@ -103,16 +106,17 @@ async function transfer(
     signal.removeEventListener('abort', onAbort);
     assembler.abandon();
     await Promise.allSettled([sink.settle(), writer?.done]);
+    await Promise.allSettled([list?.close()]);
   }
 }
 
-/** The parent's hash list. Throws `chain-broken` if its blocks are of another size, or the volume has shrunk. */
+/** The parent's hash list, which the caller closes. Throws `chain-broken` if its blocks are of another size, or the volume has shrunk. */
 async function openParent(
   store: PipelineResources['store'],
   parent: LayerHead,
   { source }: BackupJob,
   signal: AbortSignal,
-): Promise<AsyncIterable<Buffer>> {
+): Promise<Sha256File> {
   const { backupId, delta } = parent.metadata;
   if (delta !== null && delta.lengthBytes > source.lengthBytes) {
     throw new BackupError(
@@ -121,7 +125,7 @@ async function openParent(
     );
   }
   const file = await openSha256File(store, parent, signal);
-  if (file.blockSize === source.blockSize) return file.digests;
+  if (file.blockSize === source.blockSize) return file;
   await file.close();
   throw new BackupError(
     'chain-broken',

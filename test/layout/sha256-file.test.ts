@@ -7,6 +7,7 @@ import {
   readSha256File,
   type Sha256FileExpectations,
 } from '../../src/layout/sha256-file.ts';
+import { mergeDigests, type ChangedDigests } from '../../src/layout/merge-digests.ts';
 import { collect } from '../support/pattern.ts';
 
 const head = {
@@ -253,5 +254,55 @@ describe('reading', () => {
   test('junk behind the end is corrupt', async () => {
     const text = Buffer.concat([await encode(digestsOf(2)), Buffer.from('\n{}')]);
     await expect(read(text, 10)).rejects.toMatchObject({ code: 'corrupt' });
+  });
+});
+
+const openList = async (text: Buffer) => {
+  const body = { closed: false };
+  async function* pieces(): AsyncGenerator<Buffer> {
+    try {
+      yield* inPieces(text, 1000);
+    } finally {
+      body.closed = true;
+    }
+  }
+  const file = await readSha256File(pieces(), { name: 'list' });
+  expect(body.closed).toBe(false);
+  return { body, file, iterator: file.digests[Symbol.asyncIterator]() };
+};
+const hundred = async () => encode(digestsOf(100));
+
+async function* failAtOnce(): AsyncGenerator<ChangedDigests> {
+  yield* [];
+  throw new Error('no changes');
+}
+
+describe('the body', () => {
+  test('is released when the digests are left before the first was read', async () => {
+    const { body, iterator } = await openList(await hundred());
+    await iterator.return?.();
+    expect(body.closed).toBe(true);
+  });
+
+  test('is released when the digests are left in the middle, and at their end', async () => {
+    const middle = await openList(await hundred());
+    await middle.iterator.next();
+    await middle.iterator.return?.();
+    expect(middle.body.closed).toBe(true);
+    const end = await openList(await hundred());
+    expect((await collect(end.file.digests)).equals(digestsOf(100))).toBe(true);
+    expect(end.body.closed).toBe(true);
+  });
+
+  test('is released when the document turns out to be damaged', async () => {
+    const { body, file } = await openList((await hundred()).subarray(0, 6000));
+    await expect(collect(file.digests)).rejects.toMatchObject({ code: 'corrupt' });
+    expect(body.closed).toBe(true);
+  });
+
+  test('is released by those that merge the digests when their changes fail at once', async () => {
+    const { body, file } = await openList(await hundred());
+    await expect(collect(mergeDigests(file.digests, failAtOnce(), 100))).rejects.toThrow('no changes');
+    expect(body.closed).toBe(true);
   });
 });

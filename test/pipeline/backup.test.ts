@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { BackupError } from '../../src/model/errors.ts';
 import { sha256FileKey } from '../../src/layout/names.ts';
 import { createSealer, type Sealer } from '../../src/pipeline/sealer.ts';
+import type { ObjectStore } from '../../src/store/object-store.ts';
 import { createFaultyStore } from '../support/faulty-store.ts';
 import { createMemoryStore, type MemoryStore } from '../support/memory-store.ts';
 import { createMemoryVolume, type MemoryVolume } from '../support/memory-volume.ts';
@@ -278,6 +279,42 @@ describe('cancelling', () => {
       code: 'cancelled',
     });
   });
+});
+
+/** Tells of the bodies of hash lists whether they were closed. */
+const watched = (store: ObjectStore) => {
+  const closed: boolean[] = [];
+  const get: ObjectStore['get'] = async (container, key, options) => {
+    const { sizeBytes, body } = await store.get(container, key, options);
+    if (!key.endsWith('_sha256file')) return { sizeBytes, body };
+    const number = closed.push(false) - 1;
+    const iterator = body[Symbol.asyncIterator]();
+    const close = async () => {
+      closed[number] = true;
+      return (await iterator.return?.()) ?? { done: true as const, value: undefined };
+    };
+    const own = { next: () => iterator.next(), return: close };
+    return { sizeBytes, body: { [Symbol.asyncIterator]: () => own } };
+  };
+  return { closed, store: { ...store, get } };
+};
+
+describe("the parent's hash list", () => {
+  for (const mode of ['delta', 'compare'] as const) {
+    test(`is closed when nobody has read of it: the new list cannot be put (${mode})`, async () => {
+      const faulty = createFaultyStore(createMemoryStore());
+      const { closed, store } = watched(faulty);
+      const run = createPipelineRun(store, sealer, 16 * mebibyte);
+      const volume = someVolume();
+      const first = volume.snapshot();
+      await run.backup({ source: volume.source(first, { blockSize }) });
+      const refused = new BackupError('store-denied', 'no');
+      faulty.plan({ call: 'putStream', key: /_sha256file$/, error: refused });
+      const source = volume.source(volume.snapshot(), { blockSize });
+      await expect(run.backup({ source, mode, previous: first })).rejects.toBe(refused);
+      expect(closed).toEqual([true]);
+    });
+  }
 });
 
 describe('what is stored', () => {
