@@ -1,5 +1,5 @@
 /**
- * `npm run bench`: Cinder's own posix driver against cinder-delta, in one run, on the same bytes and the same kind of store.
+ * `npm run bench`: Cinder's own driver against cinder-delta, in one run, on the same bytes and the same kind of store.
  * Ours is timed over REST, from the request until `available`; Cinder's driver without its imports and its service.
  */
 import { cpus, release } from 'node:os';
@@ -7,14 +7,17 @@ import { parseArgs } from 'node:util';
 import { codecOf, type Codec } from '../../src/model/codec.ts';
 import { createRealBytes } from '../../src/main/real-bytes.ts';
 import { showBytes, showRatio, showSeconds, textTable } from '../../src/main/text-table.ts';
+import { benchStoreKinds, createBenchStore, type BenchStoreKind } from './bench-store.ts';
 import { runScale } from './scale.ts';
 import { runScenario, type StepResult } from './scenario.ts';
+import { measureStoreLimit } from './store-limit.ts';
 import { createWorkspace } from './workspace.ts';
 
 const usage = `npm run bench -- [options]
   --size GiB        size of the volume; may be given several times (default 4 and 16)
   --codec NAME      zlib, zstd, bz2 or none; may be given several times (default zlib, zstd and none for the first
                     size, zlib for the others)
+  --store NAME      posix (default), swift or s3: the latter two on a Swift that the bench starts
   --quick           one volume of 1 GiB, zlib
   --scale           also a sparse volume of 1 TiB of which 100 MiB change (ours only); with --size 0 only that
   --directory PATH  where the bench works (default: the system's temporary directory)`;
@@ -24,6 +27,7 @@ const { values } = parseArgs({
   options: {
     size: { type: 'string', multiple: true },
     codec: { type: 'string', multiple: true },
+    store: { type: 'string', default: 'posix' },
     quick: { type: 'boolean', default: false },
     scale: { type: 'boolean', default: false },
     directory: { type: 'string' },
@@ -54,6 +58,12 @@ function requireCodec(text: string): Codec {
   const codec = codecOf(text);
   if (codec === undefined) throw new Error(`--codec ${text} is not one of zlib, zstd, bz2, none`);
   return codec;
+}
+
+function requireStore(text: string): BenchStoreKind {
+  const kind = benchStoreKinds.find((each) => each === text);
+  if (kind === undefined) throw new Error(`--store ${text} is not one of ${benchStoreKinds.join(', ')}`);
+  return kind;
 }
 
 function show({ sizeGiB, codec }: Run, results: readonly StepResult[]): void {
@@ -122,6 +132,7 @@ async function main(): Promise<void> {
     return;
   }
   const runs = plannedRuns();
+  const kind = requireStore(values.store);
   const largest = Math.max(values.scale ? 16 : 0, ...runs.map(({ sizeGiB }) => sizeGiB));
   await using workspace = await createWorkspace((largest * 4 + 8) * GiB, values.directory);
   const source = createRealBytes(['/usr'], new AbortController().signal);
@@ -129,12 +140,16 @@ async function main(): Promise<void> {
   console.log(
     `${cpu.length} x ${cpu[0]?.model ?? 'unknown processor'}, Linux ${release()}, Node ${process.versions.node}`,
   );
-  console.log(`volumes and stores on ${workspace.description}`);
+  await using store = await createBenchStore(kind);
+  console.log(`volumes on ${workspace.description}; backups in ${store.description}`);
   console.log('caches are warm: every byte that is read has just been written');
   const finished: { run: Run; results: readonly StepResult[] }[] = [];
   // The same bytes change in every size: 1 % of the first.
   const changedBytes = ((runs[0]?.sizeGiB ?? 1) * GiB) / 100;
   try {
+    if (store.server !== null && kind !== 'posix') {
+      console.log(`\nthe store alone\n\n${await measureStoreLimit(kind, store.server)}\n`);
+    }
     for (const run of runs) {
       const results: StepResult[] = [];
       const onStep = (result: StepResult) => {
@@ -144,7 +159,7 @@ async function main(): Promise<void> {
           `  ${run.sizeGiB} GiB ${run.codec} ${name}: ${showSeconds(ours.seconds)} against ${showSeconds(cinder.seconds)}`,
         );
       };
-      await runScenario({ ...run, workspace: workspace.path, changedBytes, source, onStep });
+      await runScenario({ ...run, workspace: workspace.path, changedBytes, source, store, onStep });
       finished.push({ run, results });
     }
     for (const { run, results } of finished) show(run, results);

@@ -1,14 +1,14 @@
 /** One measurement of each kind: our service over REST, Cinder's driver in its process, a plain read with SHA-256. */
 import { execFile } from 'node:child_process';
 import { hash } from 'node:crypto';
-import { open, readdir, stat } from 'node:fs/promises';
-import { join } from 'node:path';
+import { open } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import type { Extent } from '../../src/model/extent.ts';
 import { requireAvailable } from '../../src/main/rest-client.ts';
 import { startCinderPeer, type PeerRequest, type PeerRow } from '../support/cinder-peer.ts';
 import { peakResidentBytes, processTree, resetPeak } from '../support/process-memory.ts';
 import type { ServiceProcess } from '../../src/main/service-process.ts';
+import type { BenchPlace } from './bench-store.ts';
 
 export type Measured = {
   readonly seconds: number;
@@ -44,7 +44,7 @@ async function measureService(
 /** A backup by our service; `id` is the new backup's. */
 export async function measureOurBackup(
   service: ServiceProcess,
-  stateDir: string,
+  place: BenchPlace,
   volumeId: string,
   incremental: boolean,
 ): Promise<MeasuredBackup & { readonly id: string; readonly mode: string }> {
@@ -57,7 +57,7 @@ export async function measureOurBackup(
     ...measured,
     mode: operation?.mode ?? '?',
     readBytes: operation?.progress.read_bytes ?? Number.NaN,
-    storedBytes: await directoryBytes(join(stateDir, 'backups', container ?? '')),
+    storedBytes: await place.storedBytes({ id: measured.id, container: container ?? null }),
   };
 }
 
@@ -76,6 +76,7 @@ export async function measureOurRestore(
 /** One operation of Cinder's driver, in a fresh process; the seconds are the driver's alone. */
 export async function measureCinder(
   request: PeerRequest,
+  place: BenchPlace,
 ): Promise<MeasuredBackup & { readonly row: PeerRow }> {
   const wanted = request.rows.find(({ id }) => id === request.backup_id);
   if (wanted === undefined) throw new Error(`no row of backup ${request.backup_id}`);
@@ -85,7 +86,7 @@ export async function measureCinder(
   return {
     seconds: answer.seconds,
     peakBytes: answer.max_rss_bytes,
-    storedBytes: answer.stored_bytes,
+    storedBytes: await place.storedBytes(answer.row),
     readBytes: answer.bytes,
     row: { ...wanted, ...answer.row },
   };
@@ -114,10 +115,4 @@ export async function measurePlainRead(path: string, extents: readonly Extent[])
   } finally {
     await file.close();
   }
-}
-
-async function directoryBytes(path: string): Promise<number> {
-  let sum = 0;
-  for (const name of await readdir(path)) sum += (await stat(join(path, name))).size;
-  return sum;
 }

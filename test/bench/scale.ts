@@ -6,6 +6,7 @@ import { writeRealBytes, type RealBytes } from '../../src/main/real-bytes.ts';
 import { showBytes, showSeconds, textTable } from '../../src/main/text-table.ts';
 import { createRandom } from '../support/random-volume.ts';
 import { startService } from '../../src/main/service-process.ts';
+import { createBenchStore } from './bench-store.ts';
 import { clusteredChange, scatteredChange } from './layout.ts';
 import { measureOurBackup } from './measure.ts';
 
@@ -16,10 +17,12 @@ const changedBytes = 100 * MiB;
 
 /** The table of it. */
 export async function runScale(workspace: string, source: RealBytes): Promise<string> {
-  const stateDir = join(workspace, 'scale');
-  await mkdir(stateDir);
+  const folder = join(workspace, 'scale');
+  const stateDir = join(folder, 'ours');
+  await mkdir(stateDir, { recursive: true });
   await using cleanup = new AsyncDisposableStack();
-  cleanup.defer(() => rm(stateDir, { recursive: true, force: true }));
+  cleanup.defer(() => rm(folder, { recursive: true, force: true }));
+  const place = await cleanup.use(await createBenchStore('posix')).place(folder);
   const service = cleanup.use(await startService({ stateDir, codec: 'zlib' }));
   const sizeBytes = sizeGiB * 1024 * MiB;
   const volumeId = await service.client.createVolume('scale', sizeGiB);
@@ -31,7 +34,7 @@ export async function runScale(workspace: string, source: RealBytes): Promise<st
     await writeRealBytes(file, changed, source);
     const { mode, seconds, readBytes, storedBytes, peakBytes } = await measureOurBackup(
       service,
-      stateDir,
+      place,
       volumeId,
       rows.length > 0,
     );

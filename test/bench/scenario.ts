@@ -1,7 +1,7 @@
 /**
  * One volume through its life, by both sides: a full backup, an increment of scattered small writes, one of clustered long
  * writes, one of nothing, and a restore of the whole chain. Both sides back up the same file in the same state, into
- * directories of the same file system; both restored volumes are compared with it.
+ * stores of the same kind on the same file system; both restored volumes are compared with it.
  */
 import { randomUUID } from 'node:crypto';
 import { mkdir, open, rm } from 'node:fs/promises';
@@ -12,6 +12,7 @@ import { writeRealBytes, type RealBytes } from '../../src/main/real-bytes.ts';
 import type { PeerRow } from '../support/cinder-peer.ts';
 import { createRandom, expectSameBytes, makeVolumeFile } from '../support/random-volume.ts';
 import { startService } from '../../src/main/service-process.ts';
+import type { BenchStore } from './bench-store.ts';
 import { clusteredChange, dataExtents, scatteredChange } from './layout.ts';
 import {
   measureCinder,
@@ -39,6 +40,7 @@ export type ScenarioOptions = {
   /** Bytes of each of the two changes. */
   readonly changedBytes: number;
   readonly source: RealBytes;
+  readonly store: BenchStore;
   readonly onStep: (result: StepResult) => void;
 };
 
@@ -50,9 +52,9 @@ export async function runScenario(options: ScenarioOptions): Promise<void> {
   const sizeBytes = sizeGiB * GiB;
   const folder = join(workspace, `${sizeGiB}-${codec}`);
   const stateDir = join(folder, 'ours');
-  const cinderStore = join(folder, 'cinder');
-  for (const path of [folder, stateDir, cinderStore]) await mkdir(path);
-  const service = await startService({ stateDir, codec, objectBytes });
+  for (const path of [folder, stateDir]) await mkdir(path);
+  const place = await options.store.place(folder);
+  const service = await startService({ stateDir, codec, objectBytes, args: place.serviceArgs });
   await using cleanup = new AsyncDisposableStack();
   cleanup.defer(() => rm(folder, { recursive: true, force: true }));
   cleanup.use(service);
@@ -63,27 +65,28 @@ export async function runScenario(options: ScenarioOptions): Promise<void> {
     await using file = await open(pathOf(volumeId), 'r+');
     await writeRealBytes(file, extents, source);
   };
-  const peerOptions = {
-    backup_posix_path: cinderStore,
-    backup_file_size: objectBytes,
-    backup_compression_algorithm: codec,
-  };
+  const { driver } = place;
+  const peerOptions = { ...place.peerOptions, backup_compression_algorithm: codec };
   const rows: PeerRow[] = [];
   const ourIds: string[] = [];
 
   const backUp = async (name: string, changed: readonly Extent[]) => {
     await write(changed);
     const plainSeconds = await measurePlainRead(pathOf(volumeId), changed);
-    const { id, mode, ...ours } = await measureOurBackup(service, stateDir, volumeId, ourIds.length > 0);
+    const { id, mode, ...ours } = await measureOurBackup(service, place, volumeId, ourIds.length > 0);
     ourIds.push(id);
     const row = newRow(volumeId, rows.at(-1)?.id ?? null, sizeGiB);
-    const { row: made, ...cinder } = await measureCinder({
-      op: 'backup',
-      options: peerOptions,
-      rows: [row, ...rows],
-      backup_id: row.id,
-      volume_file: pathOf(volumeId),
-    });
+    const { row: made, ...cinder } = await measureCinder(
+      {
+        op: 'backup',
+        driver,
+        options: peerOptions,
+        rows: [row, ...rows],
+        backup_id: row.id,
+        volume_file: pathOf(volumeId),
+      },
+      place,
+    );
     rows.push(made);
     onStep({ name, mode, ours, cinder, changedBytes: totalLength(changed), plainSeconds });
   };
@@ -101,13 +104,17 @@ export async function runScenario(options: ScenarioOptions): Promise<void> {
   await rm(pathOf(targetId));
   const restored = join(folder, 'restored-by-cinder');
   await makeVolumeFile(restored, { sizeBytes, extents: [] });
-  const { row, ...cinder } = await measureCinder({
-    op: 'restore',
-    options: peerOptions,
-    rows,
-    backup_id: rows.at(-1)?.id ?? '',
-    volume_file: restored,
-  });
+  const { row, ...cinder } = await measureCinder(
+    {
+      op: 'restore',
+      driver,
+      options: peerOptions,
+      rows,
+      backup_id: rows.at(-1)?.id ?? '',
+      volume_file: restored,
+    },
+    place,
+  );
   await expectSameBytes(pathOf(volumeId), restored);
   const data = dataExtents(sizeBytes);
   onStep({
