@@ -1,6 +1,7 @@
 /** The service as a process of its own, for the demo, the bench and the tests: started, asked over REST, stopped or killed. */
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { dirname, extname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Codec } from '../model/codec.ts';
 import { createRestClient, type RestClient } from './rest-client.ts';
@@ -26,7 +27,9 @@ export type ServiceProcess = AsyncDisposable & {
   stop(): Promise<number | null>;
 };
 
-const cli = fileURLToPath(new URL('./cli.ts', import.meta.url));
+const here = fileURLToPath(import.meta.url);
+/** `.ts` when run from source, `.js` when compiled. */
+const cli = join(dirname(here), `cli${extname(here)}`);
 const startTimeoutMs = 60_000;
 const logChars = 256 * 1024;
 
