@@ -9,7 +9,7 @@ import type { Logger } from '../log.ts';
 import type { BackupMode } from '../layout/metadata-document.ts';
 import type { Clock } from '../model/clock.ts';
 import { BackupError, isBackupError, messageOf, type ErrorCode } from '../model/errors.ts';
-import type { BadRange, Progress, VerifyOutcome } from '../pipeline/jobs.ts';
+import type { Progress, VerifyOutcome } from '../pipeline/jobs.ts';
 
 export type OperationVerb = 'create' | 'restore' | 'delete' | 'verify';
 export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled';
@@ -36,19 +36,8 @@ export type Operation = OperationSubject & {
   readonly startedAt: Date | null;
   readonly finishedAt: Date | null;
   readonly error: { readonly code: ErrorCode; readonly message: string } | null;
-  readonly verified: VerifyResult | null;
+  readonly verified: VerifyOutcome | null;
 };
-
-/** What is kept of a verify: the first bad ranges by offset, and how many there were in all. */
-export type VerifyResult = {
-  readonly checkedBytes: number;
-  readonly badCount: number;
-  readonly badBytes: number;
-  readonly badRanges: readonly BadRange[];
-};
-
-/** Bad ranges of one verify that are remembered. */
-const keptBadRanges = 1000;
 
 /** What a verb is given while it runs. */
 export type OperationRun = {
@@ -104,7 +93,7 @@ type Entry = {
   startedAt: Date | null;
   finishedAt: Date | null;
   error: Operation['error'];
-  verified: VerifyResult | null;
+  verified: VerifyOutcome | null;
   done: Promise<void>;
 };
 
@@ -148,7 +137,7 @@ export function createOperations(deps: {
           log.info({ ...fields, mode, reason }, 'way chosen');
         },
         keep: (outcome) => {
-          entry.verified = shorten(outcome);
+          entry.verified = outcome;
         },
       });
       entry.state = 'succeeded';
@@ -262,13 +251,6 @@ export function createOperations(deps: {
       }
     },
   };
-}
-
-/** The first bad ranges, and the numbers of all. */
-function shorten({ checkedBytes, badRanges }: VerifyOutcome): VerifyResult {
-  let badBytes = 0;
-  for (const { length } of badRanges) badBytes += length;
-  return { checkedBytes, badCount: badRanges.length, badBytes, badRanges: badRanges.slice(0, keptBadRanges) };
 }
 
 function stopping(): BackupError {

@@ -94,4 +94,11 @@ export type VerifyJob = {
   readonly signal: AbortSignal;
 };
 
-export type VerifyOutcome = { readonly checkedBytes: number; readonly badRanges: readonly BadRange[] };
+export type VerifyOutcome = {
+  readonly checkedBytes: number;
+  /** Bad ranges in all, and at most how many bytes of the volume they are. */
+  readonly badCount: number;
+  readonly badBytes: number;
+  /** The first thousand, by offset. */
+  readonly badRanges: readonly BadRange[];
+};

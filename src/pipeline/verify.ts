@@ -1,16 +1,17 @@
-/** Verification: everything that a restore would read is read and checked, and every bad range is told. See read-chain.ts. */
+/** Verification: everything that a restore would read is read and checked, and what is bad is told. See read-chain.ts. */
 import { sha256FileKey } from '../layout/names.ts';
 import { chainLengthBytes } from '../layout/chain.ts';
-import type { BadRange, PipelineResources, VerifyJob, VerifyOutcome } from './jobs.ts';
+import { createBadRanges } from './bad-ranges.ts';
+import type { PipelineResources, VerifyJob, VerifyOutcome } from './jobs.ts';
 import { readChain } from './read-chain.ts';
 
 /**
- * Checks the newest layer of `job.chain` as a restore would read it. Faults of objects are results, ranges of one object sorted
- * and joined. Throws `chain-broken` where no restore could be planned, `cancelled`, and what the store throws when it cannot be asked.
+ * Checks the newest layer of `job.chain` as a restore would read it. Faults of objects are results: the first of them
+ * by offset, and the numbers of all. Throws `chain-broken` where no restore could be planned, `cancelled`, and what the store throws when it cannot be asked.
  */
 export async function runVerify(resources: PipelineResources, job: VerifyJob): Promise<VerifyOutcome> {
   const { chain, progress, signal } = job;
-  const badRanges: BadRange[] = [];
+  const bad = createBadRanges();
   const lengthBytes = chainLengthBytes(chain.map(({ metadata }) => metadata));
   const checkedBytes = await readChain(
     resources,
@@ -18,9 +19,9 @@ export async function runVerify(resources: PipelineResources, job: VerifyJob): P
     {
       zero: null,
       data: null,
-      fault: (bad) => badRanges.push(bad),
+      fault: (range) => bad.add(range),
       listFault(error, newest) {
-        badRanges.push({
+        bad.add({
           offset: 0,
           length: lengthBytes,
           backupId: newest.metadata.backupId,
@@ -30,6 +31,6 @@ export async function runVerify(resources: PipelineResources, job: VerifyJob): P
       },
     },
   );
-  badRanges.sort((a, b) => a.offset - b.offset || (a.object < b.object ? -1 : 1));
-  return { checkedBytes, badRanges };
+  const badBytes = Math.min(bad.bytes, lengthBytes);
+  return { checkedBytes, badCount: bad.count, badBytes, badRanges: bad.first() };
 }

@@ -194,21 +194,3 @@ test('there is room for more until the queue is full', async () => {
   expect(() => operations.requireRoom()).toThrow(expect.objectContaining({ code: 'busy' }));
   await operations.drain(0);
 });
-
-test('of very many bad ranges the first are remembered, and the numbers of all', async () => {
-  const { operations } = setUp();
-  const badRanges = Array.from({ length: 2500 }, (_, at) => ({
-    offset: at * 4096,
-    length: 4096,
-    backupId: 'b',
-    object: 'o',
-    reason: 'its MD5 is another',
-  }));
-  const { id, done } = operations.start({ ...subject, verb: 'verify' }, async (run) => {
-    run.keep({ checkedBytes: 1 << 30, badRanges });
-  });
-  await done;
-  const verified = operations.get(id)?.verified;
-  expect(verified).toMatchObject({ checkedBytes: 1 << 30, badCount: 2500, badBytes: 2500 * 4096 });
-  expect(verified?.badRanges).toEqual(badRanges.slice(0, 1000));
-});

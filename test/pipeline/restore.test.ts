@@ -163,7 +163,9 @@ describe('damage', () => {
         return bytes;
       });
     }
-    const { badRanges, checkedBytes } = await scene.run.verify();
+    const { badRanges, badCount, badBytes, checkedBytes } = await scene.run.verify();
+    expect(badCount).toBe(badRanges.length);
+    expect(badBytes).toBe(badRanges.reduce((sum, { length }) => sum + length, 0));
     expect(checkedBytes).toBe(scene.content.length);
     expect(badRanges.length).toBeGreaterThan(spoiled.length);
     expect(badRanges.map(({ offset }) => offset)).toEqual(
