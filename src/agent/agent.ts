@@ -17,7 +17,7 @@ export type AgentOptions = {
   readonly allowPlaintext?: boolean | undefined;
   /** As many as there are cores, at most four, unless given. */
   readonly readerThreads?: number | undefined;
-  /** Streams at once, and snapshots being made at once: 32 of each unless given. */
+  /** Streams at once: 32. Snapshots being made at once, counted apart: as many as streams. */
   readonly maxStreams?: number | undefined;
   readonly maxSnapshots?: number | undefined;
   readonly log: Logger;

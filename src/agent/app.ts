@@ -34,7 +34,7 @@ export type AgentAppOptions = {
   readonly idleMs?: number | undefined;
   /** Streams at once; more are `agent-unavailable`, to be tried again: 32. A restore or a backup has one or two. */
   readonly maxStreams?: number | undefined;
-  /** Snapshots being made at once, each a call that waits; counted apart: 32. */
+  /** Snapshots being made at once, each a call that waits; counted apart: as many as streams. */
   readonly maxSnapshots?: number | undefined;
 };
 
@@ -80,9 +80,10 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
   const checkAccess = createAccessCheck(access);
   app.addHook('onRequest', async (request) => checkAccess(request));
 
+  const maxStreams = options.maxStreams ?? 32;
   const requests = createRequests({
-    streams: options.maxStreams ?? 32,
-    snapshots: options.maxSnapshots ?? 32,
+    streams: maxStreams,
+    snapshots: options.maxSnapshots ?? maxStreams,
   });
   app.addHook('preClose', async () => requests.stop());
 

@@ -33,7 +33,6 @@ export type AgentClient = {
   backends(signal: AbortSignal): Promise<readonly BackendInfo[]>;
   /** Volumes, and the names of those that are gone but have snapshots left. */
   listVolumes(backend: string, signal: AbortSignal): Promise<VolumeList>;
-  volumes(backend: string, signal: AbortSignal): Promise<readonly VolumeInfo[]>;
   volume(backend: string, volume: string, signal: AbortSignal): Promise<VolumeDetail>;
   createVolume(backend: string, volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
   resizeVolume(backend: string, volume: string, sizeBytes: number, signal: AbortSignal): Promise<VolumeInfo>;
@@ -100,14 +99,10 @@ export function createAgentClient(options: AgentClientOptions): AgentClient {
       connection.call({ method: 'GET', path, schema, timeoutMs: callTimeoutMs, signal }),
     );
 
-  const listVolumes = async (backend: string, signal: AbortSignal): Promise<VolumeList> =>
-    get(`${backendPath(backend)}/volumes`, volumeList, signal);
-
   return {
     url: connection.url,
     backends: async (signal) => (await get('/v1/backends', backendList, signal)).backends,
-    listVolumes,
-    volumes: async (backend, signal) => (await listVolumes(backend, signal)).volumes,
+    listVolumes: async (backend, signal) => get(`${backendPath(backend)}/volumes`, volumeList, signal),
     volume: async (backend, volume, signal) => get(volumePath(backend, volume), volumeDetail, signal),
 
     createVolume: async (backend, volume, sizeBytes, signal) =>

@@ -96,7 +96,7 @@ const dataOf = (extents: readonly TypedExtent[]) => extents.filter((extent) => e
 describe('calls', () => {
   it('list what is served', async () => {
     expect(await client.backends(never)).toMatchObject([{ name: backend, type: 'file', restore: true }]);
-    expect(await client.volumes(backend, never)).toEqual([]);
+    expect(await client.listVolumes(backend, never)).toEqual({ volumes: [], gone: [] });
   });
 
   it('make, grow and show a volume', async () => {
@@ -109,7 +109,7 @@ describe('calls', () => {
       identity: made.identity,
       snapshots: [],
     });
-    expect(await client.volumes(backend, never)).toHaveLength(1);
+    expect((await client.listVolumes(backend, never)).volumes).toHaveLength(1);
   });
 
   it('make a snapshot once, and remove it more than once', async () => {
@@ -146,7 +146,7 @@ describe('calls', () => {
     for (const name of ['volume-1', '../etc/passwd', `${volume}/..`, `${volume}?x`]) {
       await expect(client.volume(backend, name, never)).rejects.toMatchObject({ code: 'message-invalid' });
     }
-    await expect(client.volumes('a/../b', never)).rejects.toMatchObject({ code: 'message-invalid' });
+    await expect(client.listVolumes('a/../b', never)).rejects.toMatchObject({ code: 'message-invalid' });
     await expect(client.createSnapshot(backend, volume, 'snapshot-1', never)).rejects.toMatchObject({
       code: 'message-invalid',
     });
