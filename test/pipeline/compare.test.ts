@@ -117,6 +117,30 @@ describe('a comparison', () => {
     ]);
   });
 
+  test('asks for blocks that differ, and not for those that have become zeros', async () => {
+    const volume = createMemoryVolume(100 * blockSize);
+    volume.write([{ offset: 0, length: 100 * blockSize }]);
+    const before = Buffer.from(volume.bytes);
+    volume.write([{ offset: 20 * blockSize, length: blockSize }]);
+    volume.zero([{ offset: 21 * blockSize, length: 5 * blockSize }]);
+    const honest = volume.source(volume.snapshot(), { blockSize });
+    const asked: Extent[] = [];
+    const source = {
+      ...honest,
+      blocks(ranges: readonly Extent[], signal: AbortSignal) {
+        asked.push(...ranges.map(({ offset, length }) => ({ offset, length })));
+        return honest.blocks(ranges, signal);
+      },
+    };
+    const signal = new AbortController().signal;
+    const list = listOf(digestsOf(before), 4096);
+    await tell(
+      compareChanges(source, list, 0, () => undefined, signal),
+      volume.bytes,
+    );
+    expect(asked).toEqual([{ offset: 20 * blockSize, length: blockSize }]);
+  });
+
   test('with a list that is longer than the volume is corrupt', async () => {
     const volume = createMemoryVolume(10 * blockSize);
     const list = listOf(digestsOf(Buffer.alloc(11 * blockSize)), 4096);

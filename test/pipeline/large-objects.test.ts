@@ -104,6 +104,7 @@ describe('a body in pieces', () => {
     codec: (typeof codecs)[number],
     spoil: (body: Buffer) => Buffer,
     length = bytes.length,
+    md5 = hash('md5', bytes.subarray(0, length), 'hex'),
   ): Promise<{ faults: readonly ObjectFault[]; taken: Buffer }> {
     const slab = new SharedArrayBuffer(bytes.length);
     const out = codec === 'none' ? null : new SharedArrayBuffer(bytes.length);
@@ -124,7 +125,7 @@ describe('a body in pieces', () => {
     const faults = await sealer.unsealStream({
       codec: sealed.codec,
       length,
-      md5: hash('md5', bytes.subarray(0, length), 'hex'),
+      md5,
       blockSize,
       segments,
       digests: Buffer.concat(
@@ -147,6 +148,28 @@ describe('a body in pieces', () => {
     const { faults, taken } = await unseal(codec, (body) => body);
     expect(faults).toEqual([]);
     expect(taken.equals(Buffer.concat([bytes.subarray(1024, 52_224), bytes.subarray(102_400)]))).toBe(true);
+  });
+
+  test('stops before the first block that differs, and gives nothing of it', async () => {
+    const { faults, taken } = await unseal('none', (body) => {
+      body[204_800 + 700] = (body[204_800 + 700] ?? 0) ^ 1;
+      return body;
+    });
+    expect(faults).toMatchObject([{ offset: 204_800 + 512, length: 512 }]);
+    const right = Buffer.concat([bytes.subarray(1024, 52_224), bytes.subarray(102_400, 204_800 + 512)]);
+    expect(taken.length).toBeLessThanOrEqual(right.length);
+    expect(taken.equals(right.subarray(0, taken.length))).toBe(true);
+  });
+
+  test('whose MD5 differs is faulty though every block that is needed is right', async () => {
+    const inFirstBlock = await unseal('none', (body) => {
+      body[5] = (body[5] ?? 0) ^ 1;
+      return body;
+    });
+    const otherMd5 = await unseal('zlib', (body) => body, bytes.length, '0'.repeat(32));
+    for (const { faults } of [inFirstBlock, otherMd5]) {
+      expect(faults).toMatchObject([{ length: null, reason: expect.stringContaining('MD5') }]);
+    }
   });
 
   test.for(codecs)('that ends early, goes on after its end, or is too long is faulty (%s)', async (codec) => {
