@@ -168,7 +168,7 @@ export async function createStandalone(settings: {
     stack.add('volumes', () => volumes.close());
     const manager = createManager(environment, {
       operations,
-      makeVolume: (context, wanted) => volumes.create(context, wanted),
+      makeVolume: (context, wanted) => volumes.make(context, wanted),
     });
     const starting = new AbortController().signal;
     await manager.initHost(starting);

@@ -1,8 +1,9 @@
 /** A backup's objects in the store: where they are, and their removal. */
-import { metadataKey, sha256FileKey } from '../layout/names.ts';
+import { metadataKey, sha256FileKey, type NamingKind } from '../layout/names.ts';
 import type { Backup } from '../model/backup.ts';
-import { BackupError } from '../model/errors.ts';
+import { BackupError, isBackupError } from '../model/errors.ts';
 import type { BackupPlace } from '../pipeline/jobs.ts';
+import { requireContainer } from '../store/key-rules.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { removePrefix } from '../store/remove-prefix.ts';
 
@@ -11,6 +12,45 @@ export function placeOf(backup: Backup): BackupPlace | undefined {
   const { container, prefix } = backup;
   if (container === null || container === '' || prefix === null || prefix === '') return undefined;
   return { container, prefix };
+}
+
+const maxSegmentBytes = 255;
+
+/** Throws `message-invalid` for what no store can have as a container. */
+function requireNameable(container: string): void {
+  const longest = Math.max(
+    ...requireContainer(container)
+      .split('/')
+      .map((part) => Buffer.byteLength(part)),
+  );
+  if (longest <= maxSegmentBytes) return;
+  throw new BackupError(
+    'message-invalid',
+    `a part of the container's name has ${longest} bytes: at most ${maxSegmentBytes} are possible`,
+  );
+}
+
+/** Throws `message-invalid` unless a user may ask for a container of that name. */
+export function requireWantedContainer(naming: NamingKind, container: string): void {
+  requireNameable(container);
+  if (naming !== 'posix' && container.includes('/')) {
+    throw new BackupError('message-invalid', `container ${JSON.stringify(container)} must not hold "/"`);
+  }
+  if (naming === 'posix' && container.split('/').some((part) => part.startsWith('.cinder-delta-'))) {
+    throw new BackupError('message-invalid', 'names with ".cinder-delta-" are kept for the store itself');
+  }
+}
+
+/** True if the backup never had objects, because the store can never have accepted its place. */
+function isUnplaced({ objectCount, container }: Backup): boolean {
+  if (objectCount !== null || container === null) return false;
+  try {
+    requireNameable(container);
+    return false;
+  } catch (error) {
+    if (isBackupError(error, 'message-invalid')) return true;
+    throw error;
+  }
 }
 
 /** As placeOf, but throws `chain-broken`. */
@@ -26,7 +66,7 @@ export function requirePlace(backup: Backup): BackupPlace {
  */
 export async function removeObjects(store: ObjectStore, backup: Backup, signal: AbortSignal): Promise<void> {
   const place = placeOf(backup);
-  if (place === undefined) return;
+  if (place === undefined || isUnplaced(backup)) return;
   const { container, prefix } = place;
   if (!prefix.includes(backup.id)) {
     throw new BackupError(

@@ -4,10 +4,9 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { UserMetadata } from '../database/backup-metadata.ts';
-import { listBackups } from '../database/backups.ts';
 import type { Sql } from '../database/database.ts';
 import { setVolumeMetadata } from '../database/volume-metadata.ts';
-import { getSnapshot, insertSnapshot, listSnapshots, moveSnapshot } from '../database/snapshots.ts';
+import { getSnapshot, insertSnapshot, moveSnapshot } from '../database/snapshots.ts';
 import {
   findVolume,
   getVolume,
@@ -19,9 +18,10 @@ import {
 import { BackupError, isBackupError } from '../model/errors.ts';
 import { cinderSnapshotName, isUuid, volumeName, volumeNamePattern } from '../model/names.ts';
 import type { RequestContext } from '../model/request-context.ts';
-import { gibibyte, toGiB, type Snapshot, type Volume } from '../model/volume.ts';
+import { gibibyte, toGiB, type Snapshot, type Volume, type VolumeStatus } from '../model/volume.ts';
 import type { VolumeInfo } from '../protocol/calls.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
+import { endDeletion, endExtending, reconcileVolumes } from './reconcile-volumes.ts';
 import { settleAll } from './settle-all.ts';
 
 export type LocalVolumes = {
@@ -29,8 +29,12 @@ export type LocalVolumes = {
   adopt(context: RequestContext, signal: AbortSignal): Promise<void>;
   /** Makes the row of one volume if it is on the storage and unknown. */
   adoptOne(context: RequestContext, volumeId: string, signal: AbortSignal): Promise<void>;
+  /** A new volume of zeros, `creating` still: who asked for it takes it. */
+  make(context: RequestContext, wanted: NewLocalVolume): Promise<Volume>;
   /** A new volume of zeros, `available` when it is returned. */
   create(context: RequestContext, wanted: NewLocalVolume): Promise<Volume>;
+  /** Sets the status of a volume by hand. `state-invalid` while something is done to it. */
+  reset(context: RequestContext, volumeId: string, to: 'available' | 'in-use' | 'error'): Promise<void>;
   /** The next three check, write the row and go on by themselves; the row's status tells what became of it. */
   extend(context: RequestContext, volumeId: string, sizeGiB: number): Promise<void>;
   createSnapshot(context: RequestContext, wanted: NewLocalSnapshot): Promise<Snapshot>;
@@ -56,6 +60,15 @@ export type NewLocalSnapshot = {
   readonly description: string | null;
   readonly force: boolean;
 };
+
+/** Statuses that nothing leaves by itself. */
+const resettable: readonly VolumeStatus[] = [
+  'available',
+  'in-use',
+  'error',
+  'error_restoring',
+  'error_extending',
+];
 
 export function createLocalVolumes(
   environment: ManagerEnvironment,
@@ -109,6 +122,28 @@ export function createLocalVolumes(
     );
   };
 
+  const make = async (
+    context: RequestContext,
+    { sizeGiB, name, description, metadata }: NewLocalVolume,
+  ): Promise<Volume> => {
+    const id = randomUUID();
+    const { projectId, userId } = context;
+    const { availabilityZone } = options;
+    const row = { id, projectId, userId, host, sizeGiB, availabilityZone, name, description };
+    await database.transaction(async (inner) => {
+      await insertVolume(inner, { ...row, status: 'creating' }, clock.now());
+      await setVolumeMetadata(inner, id, metadata ?? {}, clock.now());
+    });
+    try {
+      await backend.createVolume(volumeName(id), sizeGiB * gibibyte, closing);
+      return await getVolume(sql, id);
+    } catch (error) {
+      throw await settleAll(error, [
+        () => moveVolume(sql, id, { from: ['creating'], to: 'error' }, {}, clock.now()),
+      ]);
+    }
+  };
+
   return {
     async adopt(context, signal) {
       const { volumes: found } = await backend.listVolumes(signal);
@@ -130,25 +165,25 @@ export function createLocalVolumes(
       }
     },
 
-    async create(context, { sizeGiB, name, description, metadata }) {
-      const id = randomUUID();
-      const { projectId, userId } = context;
-      const { availabilityZone } = options;
-      const row = { id, projectId, userId, host, sizeGiB, availabilityZone, name, description };
-      await database.transaction(async (inner) => {
-        await insertVolume(inner, { ...row, status: 'creating' }, clock.now());
-        await setVolumeMetadata(inner, id, metadata ?? {}, clock.now());
-      });
-      try {
-        await backend.createVolume(volumeName(id), sizeGiB * gibibyte, closing);
-        const now = clock.now();
-        await moveVolume(sql, id, { from: ['creating'], to: 'available' }, { launchedAt: now }, now);
-      } catch (error) {
-        throw await settleAll(error, [
-          () => moveVolume(sql, id, { from: ['creating'], to: 'error' }, {}, clock.now()),
-        ]);
-      }
+    make,
+
+    async create(context, wanted) {
+      const { id } = await make(context, wanted);
+      const now = clock.now();
+      await moveVolume(sql, id, { from: ['creating'], to: 'available' }, { launchedAt: now }, now);
       return await getVolume(sql, id);
+    },
+
+    async reset(context, volumeId, to) {
+      const { status } = await getVolume(sql, volumeId, context.projectId);
+      const from = resettable.filter((each) => each === status);
+      if (from.length === 0) {
+        throw new BackupError(
+          'state-invalid',
+          `Invalid volume: Volume ${volumeId} is ${status}: that ends by itself, or with the next start of the service.`,
+        );
+      }
+      await moveVolume(sql, volumeId, { from, to }, {}, clock.now());
     },
 
     async extend(context, volumeId, sizeGiB) {
@@ -178,9 +213,9 @@ export function createLocalVolumes(
           await backend.resizeVolume(volumeName(volumeId), sizeGiB * gibibyte, closing);
           await moveVolume(sql, volumeId, { from: ['extending'], to: status }, { sizeGiB }, clock.now());
         } catch (error) {
-          throw await settleAll(error, [
-            () => moveVolume(sql, volumeId, { from: ['extending'], to: 'error_extending' }, {}, clock.now()),
-          ]);
+          const looking = AbortSignal.timeout(options.cleanupTimeoutMs);
+          const end = () => endExtending(environment, backend, volumeId, 'error_extending', looking);
+          throw await settleAll(error, [end]);
         }
       });
     },
@@ -229,39 +264,9 @@ export function createLocalVolumes(
     },
 
     async reconcile(signal) {
-      for (const volume of await listVolumes(sql, { status: 'creating' })) {
-        await moveVolume(sql, volume.id, { from: ['creating'], to: 'error' }, {}, clock.now());
-      }
-      for (const volume of await listVolumes(sql, { status: 'extending' })) {
-        await moveVolume(sql, volume.id, { from: ['extending'], to: 'error_extending' }, {}, clock.now());
-      }
-      for (const snapshot of await listSnapshots(sql, { status: 'creating' })) {
-        await moveSnapshot(sql, snapshot.id, { from: ['creating'], to: 'error' }, clock.now());
-      }
-      for (const snapshot of await listSnapshots(sql, { status: 'deleting' })) {
-        await endDeletion(environment, backend, snapshot, signal);
-      }
-      await releaseForgotten(environment);
+      await reconcileVolumes(environment, backend, signal);
     },
   };
-}
-
-async function endDeletion(
-  { database, clock }: ManagerEnvironment,
-  backend: StorageBackend,
-  snapshot: Snapshot,
-  signal: AbortSignal,
-): Promise<void> {
-  try {
-    await backend.deleteSnapshot(volumeName(snapshot.volumeId), cinderSnapshotName(snapshot.id), signal);
-  } catch (error) {
-    if (!isBackupError(error, 'not-found')) {
-      throw await settleAll(error, [
-        () => moveSnapshot(database.sql, snapshot.id, { from: ['deleting'], to: 'error' }, clock.now()),
-      ]);
-    }
-  }
-  await moveSnapshot(database.sql, snapshot.id, { from: ['deleting'], to: 'deleted' }, clock.now());
 }
 
 /** A file that its owner made larger or smaller: the row of an idle volume follows. */
@@ -283,36 +288,5 @@ async function moveIfStill(sql: Sql, volumeId: string, sizeGiB: number, now: Dat
     await moveVolume(sql, volumeId, { from: ['available'], to: 'available' }, { sizeGiB }, now);
   } catch (error) {
     if (!isBackupError(error, 'stale-update', 'not-found')) throw error;
-  }
-}
-
-/**
- * Volumes and snapshots that are `backing-up` or `restoring-backup` for no backup: a process that died between two
- * commits of another version, or a hand in the rows. They become usable, or say that they were being restored.
- */
-async function releaseForgotten({ database, clock }: ManagerEnvironment): Promise<void> {
-  const { sql } = database;
-  const now = clock.now();
-  for (const volume of await listVolumes(sql, { status: 'backing-up' })) {
-    const making = await listBackups(sql, { volumeId: volume.id, status: 'creating' });
-    if (making.some(({ snapshotId }) => snapshotId === null)) continue;
-    const to = volume.previousStatus === 'in-use' ? 'in-use' : 'available';
-    await moveVolume(
-      sql,
-      volume.id,
-      { from: ['backing-up'], to },
-      { previousStatus: 'error_backing-up' },
-      now,
-    );
-  }
-  const restoring = await listBackups(sql, { status: 'restoring' });
-  for (const volume of await listVolumes(sql, { status: 'restoring-backup' })) {
-    if (restoring.some(({ restoreVolumeId }) => restoreVolumeId === volume.id)) continue;
-    await moveVolume(sql, volume.id, { from: ['restoring-backup'], to: 'error_restoring' }, {}, now);
-  }
-  for (const snapshot of await listSnapshots(sql, { status: 'backing-up' })) {
-    const making = await listBackups(sql, { volumeId: snapshot.volumeId, status: 'creating' });
-    if (making.some(({ snapshotId }) => snapshotId === snapshot.id)) continue;
-    await moveSnapshot(sql, snapshot.id, { from: ['backing-up'], to: 'available' }, now);
   }
 }

@@ -8,6 +8,7 @@ import type { Backup } from '../model/backup.ts';
 import { BackupError } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import type { Snapshot, Volume } from '../model/volume.ts';
+import { requireWantedContainer } from './backup-objects.ts';
 import type { ManagerEnvironment } from './environment.ts';
 
 export type BackupRequest = {
@@ -32,6 +33,8 @@ export async function requestBackup(
   request: BackupRequest,
 ): Promise<Backup> {
   const { database, clock, options } = environment;
+  const { container } = request;
+  if (container !== null && container !== '') requireWantedContainer(options.naming, container);
   return await database.transaction(async (sql) => {
     const now = clock.now();
     const volume = await getVolume(sql, request.volumeId, context.projectId);

@@ -27,7 +27,7 @@ export async function requestDelete(
         `Invalid backup: Backup status must be available or error, it is ${backup.status}.`,
       );
     }
-    const dependents = await listBackups(sql, { parentId: backup.id });
+    const dependents = (await listBackups(sql, { parentId: backup.id })).filter(needsParent);
     if (dependents.length > 0) {
       const names = dependents.map(({ id }) => id);
       throw new BackupError(
@@ -39,6 +39,11 @@ export async function requestDelete(
     await moveBackup(sql, backup.id, { from, to: 'deleting' }, { host: options.host }, clock.now());
     return backup;
   });
+}
+
+/** A child that was never finished, and is not being made either, has nothing that the parent's objects would be needed for. */
+function needsParent({ status, objectCount }: Backup): boolean {
+  return objectCount !== null || status === 'creating' || status === 'available' || status === 'restoring';
 }
 
 function shortList(names: readonly string[]): string {

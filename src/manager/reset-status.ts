@@ -1,7 +1,10 @@
 /** Resets a backup's status by hand: BackupManager.reset_status (cinder/backup/manager.py), with a look at the store first. */
-import { getBackup, moveBackup } from '../database/backups.ts';
-import type { BackupStatus } from '../model/backup.ts';
+import { countDependent, getBackup, moveBackup, type BackupChanges } from '../database/backups.ts';
+import { checkLayer } from '../layout/read-layer.ts';
+import type { Backup, BackupStatus } from '../model/backup.ts';
 import { BackupError } from '../model/errors.ts';
+import { toGiB } from '../model/volume.ts';
+import { requirePlace } from './backup-objects.ts';
 import { checkChain, loadChain } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
 
@@ -16,7 +19,7 @@ const resettable: readonly BackupStatus[] = [
 
 /**
  * Sets the status of a backup that nothing works on. To `available` only if the backup and its ancestors are
- * complete in the store: errors as checkChain.
+ * complete in the store; the row of one that was never finished then says what its metadata does. Errors as checkChain.
  */
 export async function resetStatus(
   environment: ManagerEnvironment,
@@ -33,12 +36,32 @@ export async function resetStatus(
       `Reset backup status aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,
     );
   }
-  if (to === 'available') {
-    await checkChain(resources.store, await loadChain(database.sql, backup), signal);
-  }
   const from = resettable.filter((status) => status === backup.status);
   if (from.length === 0) {
     throw new BackupError('state-invalid', `backup ${backupId} is ${backup.status}: that cannot be reset`);
   }
-  await moveBackup(database.sql, backupId, { from, to }, {}, clock.now());
+  const outcome = to === 'available' ? await checkedOutcome(environment, backup, signal) : {};
+  await database.transaction(async (sql) => {
+    const now = clock.now();
+    await moveBackup(sql, backupId, { from, to }, outcome, now);
+    const { parentId } = outcome;
+    if (parentId !== undefined && parentId !== null) await countDependent(sql, parentId, 1, now);
+  });
+}
+
+/** Checks the backup and its ancestors. Of one whose last commit was lost: what that would have written, by its metadata. */
+async function checkedOutcome(
+  { database, resources: { store } }: ManagerEnvironment,
+  backup: Backup,
+  signal: AbortSignal,
+): Promise<Pick<BackupChanges, 'parentId' | 'objectCount' | 'sizeGiB'>> {
+  if (backup.objectCount !== null) {
+    await checkChain(store, await loadChain(database.sql, backup), signal);
+    return {};
+  }
+  const { layer } = await checkLayer(store, requirePlace(backup), signal);
+  const { parentId } = layer.metadata;
+  const chain = await checkChain(store, await loadChain(database.sql, { ...backup, parentId }), signal);
+  const sizeGiB = Math.max(toGiB(chain.lengthBytes), 1);
+  return { parentId, objectCount: chain.newestCount, sizeGiB };
 }

@@ -18,6 +18,7 @@ import { runRestore } from '../pipeline/restore.ts';
 import { loadChain, readLayers } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
 import type { OperationRun } from './operations.ts';
+import { persist } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
 import { restoredMeta } from './volume-meta.ts';
 
@@ -30,15 +31,15 @@ export async function restoreBackup(
   run: OperationRun,
 ): Promise<void> {
   const { sql } = environment.database;
-  const backup = await getBackup(sql, backupId);
-  const volume = await getVolume(sql, volumeId);
   try {
+    const backup = await getBackup(sql, backupId);
+    const volume = await getVolume(sql, volumeId);
     throwIfAborted(run.signal);
     requireStatuses(backup, volume);
     const volumeMeta = await transfer(environment, backup, volume, run);
     await finish(environment, backup, volume, volumeMeta);
   } catch (error) {
-    throw await undo(environment, context, backup, volume, error);
+    throw await undo(environment, context, { backupId, volumeId }, error);
   }
 }
 
@@ -97,13 +98,16 @@ async function finish(
       await setVolumeMetadata(sql, volume.id, { src_backup_id: backup.id }, now);
     }
     const changes = { ...meta.base, ...(volume.status === 'creating' ? { launchedAt: now } : {}) };
-    await moveVolume(
-      sql,
-      volume.id,
-      { from: ['restoring-backup', 'creating'], to: 'available' },
-      changes,
-      now,
-    );
+    try {
+      const step = { from: ['restoring-backup', 'creating'], to: 'available' } as const;
+      await moveVolume(sql, volume.id, step, changes, now);
+    } catch (error) {
+      if (!isBackupError(error, 'stale-update', 'not-found')) throw error;
+      environment.log.warn(
+        { volume: volume.id, err: error },
+        'restored volume left as somebody else moved it',
+      );
+    }
     await moveBackup(sql, backup.id, { from: ['restoring'], to: 'available' }, {}, now);
   });
 }
@@ -111,24 +115,20 @@ async function finish(
 async function undo(
   environment: ManagerEnvironment,
   context: RequestContext,
-  backup: Backup,
-  volume: Volume,
+  { backupId, volumeId }: { readonly backupId: string; readonly volumeId: string },
   error: unknown,
 ): Promise<unknown> {
-  const { database, clock } = environment;
-  const now = clock.now();
+  const { database, clock, options } = environment;
+  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
   const cancelled = isBackupError(error, 'cancelled');
-  const about = {
-    verb: 'restore',
-    backupId: backup.id,
-    projectId: backup.projectId,
-    requestId: context.requestId,
-  } as const;
+  const { projectId, requestId } = context;
+  const about = { verb: 'restore', backupId, projectId, requestId } as const;
+  const to = cancelled ? 'error' : 'error_restoring';
   return settleAll(error, [
-    () => failRestoreTarget(environment, volume.id, cancelled ? 'error' : 'error_restoring'),
-    () => giveBackRestored(environment, backup.id),
+    () => persist(() => failRestoreTarget(environment, volumeId, to), signal),
+    () => persist(() => giveBackRestored(environment, backupId), signal),
     async () => {
-      if (!cancelled) await insertFailureMessage(database.sql, about, now);
+      if (!cancelled) await insertFailureMessage(database.sql, about, clock.now());
     },
   ]);
 }

@@ -330,3 +330,18 @@ test('a finished backup stands also when its volume was taken out of its hands',
   expect(row).toMatchObject({ status: 'available', objectCount: 10 });
   expect(await rig.volumeStatus(volumeId)).toBe('error');
 });
+
+test.each(['../x', 'a//b', '/a', 'a/..', 'é'.repeat(130), '.cinder-delta-x/a'])(
+  'a container that no store can have is refused before anything is written: %s',
+  async (container) => {
+    const volumeId = await rig.addVolume(sizeBytes);
+    await expect(rig.backup(volumeId, { container })).rejects.toMatchObject({ code: 'message-invalid' });
+    expect(await rig.volumeStatus(volumeId)).toBe('available');
+    expect(await rig.database.sql.selectFrom('backups').selectAll().execute()).toEqual([]);
+  },
+);
+
+test('a container that was asked for is taken', async () => {
+  const { row } = await rig.backup(await rig.addVolume(sizeBytes), { container: 'mine/of 2026' });
+  expect(row).toMatchObject({ status: 'available', container: 'mine/of 2026' });
+});

@@ -186,3 +186,58 @@ test('a database that is away for a moment keeps no deletion from its end', asyn
   expect((await deleting).error).toMatchObject({ code: 'store-denied' });
   expect(await rig.row(full.id)).toMatchObject({ status: 'error', failReason: 'the store refuses' });
 });
+
+test('a failed increment does not keep its parent', async () => {
+  rig.store.plan({ call: 'putStream', error: denied });
+  const { row: failed } = await rig.backup(volumeId, { incremental: true });
+  expect(failed).toMatchObject({ status: 'error', parentId: full.id });
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+  expect((await rig.remove(failed.id)).state).toBe('succeeded');
+});
+
+test.each(['../x', 'a//b', `a/${'x'.repeat(251)}é`.padEnd(260, 'x')])(
+  'a place that no store can have holds nothing: %s',
+  async (container) => {
+    const { row } = await rig.backup(volumeId);
+    const columns = { container, object_count: null, status: 'error' };
+    await rig.database.sql.updateTable('backups').set(columns).where('id', '=', row.id).execute();
+    expect((await rig.remove(row.id)).state).toBe('succeeded');
+  },
+);
+
+test('an impossible place of a finished backup is an error: its objects are somewhere', async () => {
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ container: '../x' })
+    .where('id', '=', full.id)
+    .execute();
+  expect((await rig.remove(full.id)).error).toMatchObject({ code: 'message-invalid' });
+});
+
+test('reset to available, a backup whose last commit was lost has its count, and its parent has it', async () => {
+  await rig.change(volumeId, 0, blockSize, 2);
+  const { row: child } = await rig.backup(volumeId, { incremental: true });
+  const { sql } = rig.database;
+  const lost = { status: 'error', object_count: null, size: 7 };
+  await sql.updateTable('backups').set(lost).where('id', '=', child.id).execute();
+  await sql.updateTable('backups').set({ num_dependent_backups: 0 }).where('id', '=', full.id).execute();
+  await rig.manager.reset(context, child.id, 'available', signal);
+  expect(await rig.row(child.id)).toMatchObject({
+    status: 'available',
+    objectCount: 1,
+    sizeGiB: 1,
+    parentId: full.id,
+  });
+  expect((await rig.row(full.id)).dependents).toBe(1);
+  await rig.manager.reset(context, child.id, 'available', signal);
+  expect((await rig.row(full.id)).dependents).toBe(1);
+});
+
+test('reset to available, one that became a full backup loses the parent that it was asked for', async () => {
+  const { row } = await rig.backup(volumeId);
+  const lost = { status: 'error', object_count: null, parent_id: full.id };
+  await rig.database.sql.updateTable('backups').set(lost).where('id', '=', row.id).execute();
+  await rig.manager.reset(context, row.id, 'available', signal);
+  expect(await rig.row(row.id)).toMatchObject({ status: 'available', parentId: null, objectCount: 10 });
+  expect((await rig.row(full.id)).dependents).toBe(0);
+});

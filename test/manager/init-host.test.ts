@@ -1,11 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { rm } from 'node:fs/promises';
+import { rm, truncate } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { getSnapshot, insertSnapshot } from '../../src/database/snapshots.ts';
 import { getVolume } from '../../src/database/volumes.ts';
 import type { Backup, BackupStatus } from '../../src/model/backup.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import { backupSnapshotName, volumeName } from '../../src/model/names.ts';
+import { gibibyte } from '../../src/model/volume.ts';
 import { blockSize, context, createRig, keyOf, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
 
 const signal = new AbortController().signal;
@@ -160,7 +161,7 @@ test('starting again changes nothing', async () => {
 
 test.each([
   ['creating', 'error'],
-  ['extending', 'error_extending'],
+  ['extending', 'available'],
   ['restoring-backup', 'error_restoring'],
 ])('a volume that was %s is %s afterwards', async (before, after) => {
   await leaveVolume(volumeId, before, null);
@@ -221,4 +222,30 @@ test('needless snapshots of a volume that is gone go too', async () => {
   expect(await rig.snapshotOwners(volumeId)).not.toEqual([]);
   await restart();
   expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+});
+
+test('an extension that died after the storage had done it is finished', async () => {
+  await leaveVolume(volumeId, 'extending', 'in-use');
+  await truncate(rig.path(volumeId), 2 * gibibyte);
+  await restart();
+  expect(await getVolume(rig.database.sql, volumeId)).toMatchObject({ status: 'in-use', sizeGiB: 2 });
+});
+
+test('an extension of which nobody can tell says so, and the volume can be reset by hand', async () => {
+  await leaveVolume(volumeId, 'extending', null);
+  rig.overrides.getVolume = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
+  await restart();
+  expect(await rig.volumeStatus(volumeId)).toBe('error_extending');
+  await rig.volumes.reset(context, volumeId, 'available');
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test('a snapshot that cannot be deleted does not keep the service from starting', async () => {
+  const wanted = { volumeId, name: null, description: null, force: false };
+  const { id } = await rig.volumes.createSnapshot(context, wanted);
+  await rig.volumes.settle();
+  await rig.database.sql.updateTable('snapshots').set({ status: 'deleting' }).where('id', '=', id).execute();
+  rig.overrides.deleteSnapshot = () => Promise.reject(new BackupError('agent-unavailable', 'away'));
+  await restart();
+  expect((await getSnapshot(rig.database.sql, id)).status).toBe('error');
 });

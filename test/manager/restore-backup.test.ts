@@ -218,3 +218,53 @@ test('a chain with more objects than there is memory for is refused with the rem
   await verify.operation.done;
   expect(small.operations.get(verify.operation.id)?.error).toMatchObject({ code: 'limit-exceeded' });
 });
+
+test('a volume that an earlier restore left in error_restoring can be restored again', async () => {
+  const target = await rig.addVolume(sizeBytes, 9);
+  rig.store.plan({ call: 'get', key: /-00003$/, error: new BackupError('store-unavailable', 'no answer') });
+  await rig.restore(full.id, target);
+  expect(await rig.volumeStatus(target)).toBe('error_restoring');
+  expect((await rig.restore(increment.id, target)).operation.state).toBe('succeeded');
+  expect((await rig.bytes(target)).equals(await rig.bytes(volumeId))).toBe(true);
+  expect(await rig.volumeStatus(target)).toBe('available');
+});
+
+test('a volume that is made for a restore is never free for somebody else', async () => {
+  const seen: string[] = [];
+  rig.overrides.createVolume = async (volume, bytes, signal) => {
+    const made = await machine.client.createVolume('file', volume, bytes, signal);
+    await rig.database.sql
+      .updateTable('backups')
+      .set({ status: 'error' })
+      .where('id', '=', full.id)
+      .execute();
+    seen.push(volume.slice('volume-'.length));
+    return made;
+  };
+  await expect(rig.restore(full.id, null)).rejects.toMatchObject({ code: 'stale-update' });
+  expect(await rig.volumeStatus(seen[0] ?? '')).toBe('error');
+});
+
+test.each([
+  ['before it begins', 3],
+  ['when it is done', 5],
+])('a database that is away %s keeps neither backup nor volume', async (_when, after) => {
+  const target = await rig.addVolume(sizeBytes, 9);
+  rig.failDatabase(after, 3);
+  const { operation } = await rig.restore(full.id, target);
+  expect(operation.error).toMatchObject({ code: 'database-unavailable' });
+  expect(await rig.volumeStatus(target)).toBe('error_restoring');
+  expect((await rig.row(full.id)).status).toBe('available');
+});
+
+test('a finished restore stands also when its volume was taken out of its hands', async () => {
+  const target = await rig.addVolume(sizeBytes, 9);
+  const hold = rig.store.hold('get', /-00010$/);
+  const restoring = rig.restore(full.id, target);
+  await hold.reached;
+  await rig.database.sql.updateTable('volumes').set({ status: 'in-use' }).where('id', '=', target).execute();
+  hold.open();
+  expect((await restoring).operation.state).toBe('succeeded');
+  expect(await rig.volumeStatus(target)).toBe('in-use');
+  expect((await rig.row(full.id)).status).toBe('available');
+});

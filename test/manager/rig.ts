@@ -144,7 +144,7 @@ export function createRig(
   const volumes = createLocalVolumes(environment, { backend: storage, host: 'host@file#file' });
   const manager = createManager(environment, {
     operations,
-    makeVolume: (asker, wanted) => volumes.create(asker, wanted),
+    makeVolume: (asker, wanted) => volumes.make(asker, wanted),
   });
   const path = (volumeId: string) => join(directory, volumeName(volumeId));
   const ended = async (started: {
