@@ -1,7 +1,6 @@
 /** Debian's Keystone on loopback, in a directory of its own, over SQLite. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,12 +24,6 @@ const madeSchema = z.object({
   projects: z.record(z.string(), z.string()),
   users: z.record(z.string(), z.string()),
 });
-
-/** Why Keystone cannot run here, or null. */
-export function keystoneMissing(): string | null {
-  const path = '/usr/lib/python3/dist-packages/keystone/server/wsgi.py';
-  return existsSync('/usr/bin/keystone-manage') || existsSync(path) ? null : 'not installed: keystone';
-}
 
 /** `swiftUrl` goes into the catalog, for the region `RegionOne`; a region `Elsewhere` has an endpoint where nothing listens. */
 export async function startKeystone(options: {

@@ -1,7 +1,6 @@
 /** Debian's Ceph with a radosgw on loopback, in memory: one monitor, one OSD. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,14 +19,6 @@ export type RadosgwServer = {
   };
   stop(): Promise<void>;
 };
-
-/** Why radosgw cannot run here, or null. */
-export function radosgwMissing(): string | null {
-  const missing = ['/usr/bin/radosgw', '/usr/bin/ceph-mon', '/usr/bin/ceph-osd'].filter(
-    (path) => !existsSync(path),
-  );
-  return missing.length === 0 ? null : `not installed: ${missing.join(', ')}`;
-}
 
 export async function startRadosgw(): Promise<RadosgwServer> {
   const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-radosgw-'));

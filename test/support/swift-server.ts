@@ -1,7 +1,6 @@
 /** Debian's Swift on loopback, in a directory of its own: proxy (TempAuth, s3api; Keystone on request) and storage servers. */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync } from 'node:fs';
 import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -36,14 +35,6 @@ export type SwiftServerOptions = {
   /** Domain under which buckets are host names. */
   readonly storageDomain?: string;
 };
-
-const needed = ['/usr/bin/swift-proxy-server', '/usr/bin/swift-object-server', '/usr/bin/memcached'];
-
-/** Why Swift cannot run here, or null. */
-export function swiftMissing(): string | null {
-  const missing = needed.filter((path) => !existsSync(path));
-  return missing.length === 0 ? null : `not installed: ${missing.join(', ')}`;
-}
 
 export async function startSwift(options: SwiftServerOptions = {}): Promise<SwiftServer> {
   const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-swift-'));
