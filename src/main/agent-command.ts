@@ -4,9 +4,8 @@ import { createAgent } from '../agent/agent.ts';
 import { createFileBackend } from '../agent/file-backend.ts';
 import { createLogger } from '../log.ts';
 import { backendNamePattern } from '../model/names.ts';
-import { parseFlags, readFlagFile } from './flags.ts';
+import { logLevels, parseFlags, readFlagFile } from './flags.ts';
 import { runUntilSignal } from './lifecycle.ts';
-import { logLevels } from './service-command.ts';
 
 export const agentHelp = `cinder-delta agent: serves the volumes of a directory to a backup service
 

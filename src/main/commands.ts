@@ -2,8 +2,6 @@
 import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { isBackupError } from '../model/errors.ts';
-import { agentHelp, runAgent } from './agent-command.ts';
-import { runService, serviceHelp } from './service-command.ts';
 
 const help = `cinder-delta [service | agent | version | help] [flags]
 
@@ -14,12 +12,23 @@ const help = `cinder-delta [service | agent | version | help] [flags]
 
 type Command = { readonly help: string; run(args: readonly string[]): Promise<number> };
 
-const commands: ReadonlyMap<string, Command> = new Map<string, Command>([
-  ['service', { help: serviceHelp, run: runService }],
-  ['agent', { help: agentHelp, run: runAgent }],
-  ['version', { help, run: printVersion }],
-  ['help', { help, run: async () => print(help) }],
+/** Each loads what it needs when it is asked for: an agent has no use for the service's packages. */
+const commands: ReadonlyMap<string, () => Promise<Command>> = new Map([
+  ['service', loadService],
+  ['agent', loadAgent],
+  ['version', async () => await Promise.resolve({ help, run: printVersion })],
+  ['help', async () => await Promise.resolve({ help, run: async () => print(help) })],
 ]);
+
+async function loadService(): Promise<Command> {
+  const { serviceHelp, runService } = await import('./service-command.ts');
+  return { help: serviceHelp, run: runService };
+}
+
+async function loadAgent(): Promise<Command> {
+  const { agentHelp, runAgent } = await import('./agent-command.ts');
+  return { help: agentHelp, run: runAgent };
+}
 
 /** Runs the command that `args` name. Returns the exit code: 0, 1 for a failure, 2 for a wrong command line. */
 export async function runCommand(args: readonly string[]): Promise<number> {
@@ -27,9 +36,10 @@ export async function runCommand(args: readonly string[]): Promise<number> {
   const isNamed = !first.startsWith('-');
   if (args[0] === '--version') return await printVersion();
   if (!isNamed && (args[0] === '--help' || args[0] === '-h')) return print(help);
-  const command = commands.get(isNamed ? first : 'service');
-  if (command === undefined) return refuse(`${first} is not a command\n\n${help}`);
+  const load = commands.get(isNamed ? first : 'service');
+  if (load === undefined) return refuse(`${first} is not a command\n\n${help}`);
   const flags = isNamed ? rest : args;
+  const command = await load();
   if (flags.includes('--help') || flags.includes('-h')) return print(command.help);
   try {
     return await command.run(flags);

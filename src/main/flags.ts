@@ -3,6 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { parseArgs, type ParseArgsOptionsConfig } from 'node:util';
 import { BackupError, messageOf } from '../model/errors.ts';
 
+export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
+
 export type Flags = {
   /** The value of a flag, or undefined if it was not given. */
   text(name: string): string | undefined;

@@ -1,26 +1,15 @@
-/** The store that a configuration names, inside its wrappers: retries outside, limits inside. */
+/** The store that a configuration names. Loads the clients of the cloud stores: import it only where one may be needed. */
 import type { KeystoneCredentials } from '../config/keystone-config.ts';
 import type { StoreConfig } from '../config/store-config.ts';
-import type { NamingKind } from '../layout/names.ts';
 import type { Logger } from '../log.ts';
-import { checkStore, type CheckableStore, type StoreCheck } from '../store/check-store.ts';
+import { checkStore, type CheckableStore } from '../store/check-store.ts';
 import { createLimitStore } from '../store/limit-store.ts';
-import type { ObjectStore } from '../store/object-store.ts';
-import { createPosixStore } from '../store/posix-store.ts';
 import { createRetryStore } from '../store/retry-store.ts';
 import { createS3Store } from '../store/s3.ts';
 import { s3RetryPolicy, s3Tuning } from '../store/s3-options.ts';
+import { openPosixStore, type OpenedStore } from './open-posix-store.ts';
 import { createSwiftStore } from '../store/swift.ts';
 import { swiftRetryPolicy, swiftTuning, type SwiftCaller } from '../store/swift-options.ts';
-
-export type OpenedStore = {
-  readonly store: ObjectStore;
-  readonly naming: NamingKind;
-  /** The container of backups that name none; undefined where each gets its own. */
-  readonly container: string | undefined;
-  /** The self-test; a store that has none is ready. */
-  check(signal: AbortSignal): Promise<StoreCheck>;
-};
 
 export type StoreDeps = {
   readonly serviceUser: KeystoneCredentials | undefined;
@@ -31,9 +20,6 @@ export type StoreDeps = {
   readonly log: Logger;
 };
 
-/** A directory is near: few calls at once keep it busy, and what fails for long is not coming back. */
-const posixLimits = { puts: 8, gets: 16 };
-const posixRetries = { attempts: 5, firstDelayMs: 100, maxDelayMs: 5000 };
 const swiftLimits = { puts: 16, gets: 16 };
 
 /** Opens no connection yet. Throws `config-invalid`, and `store-denied` for per_user without a token. */
@@ -54,7 +40,13 @@ export function openStore(config: StoreConfig, deps: StoreDeps): OpenedStore {
         log,
       });
       const store = createRetryStore(createLimitStore(swift, swiftLimits), { policy, log });
-      return { store, naming: 'swift', container: config.container, check: checkOf(swift, config.container) };
+      return {
+        store,
+        naming: 'swift',
+        container: config.container,
+        check: checkOf(swift, config.container),
+        adopt: nothing,
+      };
     }
     case 's3': {
       const policy = s3RetryPolicy(config);
@@ -62,26 +54,25 @@ export function openStore(config: StoreConfig, deps: StoreDeps): OpenedStore {
       const s3 = createS3Store({ options: config, tuning, retryPolicy: policy, now, log });
       const limits = { puts: config.maxPoolConnections, gets: config.maxPoolConnections };
       const store = createRetryStore(createLimitStore(s3, limits), { policy, log });
-      return { store, naming: 's3', container: config.bucket, check: checkOf(s3, config.bucket) };
+      return {
+        store,
+        naming: 's3',
+        container: config.bucket,
+        check: checkOf(s3, config.bucket),
+        adopt: nothing,
+      };
     }
     default:
       return config satisfies never;
   }
 }
 
-/** The store of a directory. */
-export function openPosixStore(directory: string, log: Logger): OpenedStore {
-  const posix = createPosixStore({ directory, log });
-  const store = createRetryStore(createLimitStore(posix, posixLimits), { policy: posixRetries, log });
-  return { store, naming: 'posix', container: undefined, check: alwaysReady };
-}
-
 function now(): number {
   return Date.now();
 }
 
-async function alwaysReady(): Promise<StoreCheck> {
-  return await Promise.resolve({ ready: true, findings: [] });
+async function nothing(): Promise<void> {
+  await Promise.resolve();
 }
 
 function checkOf(store: CheckableStore, container: string): OpenedStore['check'] {

@@ -2,18 +2,20 @@
 import { loadStoreConfig } from '../config/service-config.ts';
 import { createLogger, type Logger } from '../log.ts';
 import { codecOf } from '../model/codec.ts';
-import { isLoopback } from '../rest/access.ts';
-import { parseFlags, readFlagFile, type Flags } from './flags.ts';
+import { isLoopback } from '../protocol/loopback.ts';
+import { logLevels, parseFlags, readFlagFile, type Flags } from './flags.ts';
 import { runUntilSignal } from './lifecycle.ts';
-import { openStore, type OpenedStore } from './open-store.ts';
+import type { OpenedStore } from './open-posix-store.ts';
 import { createStandalone, standaloneDefaults, type StandaloneOptions } from './standalone.ts';
 
 export const serviceHelp = `cinder-delta service: backups of the volumes under a state directory, over REST
 
   --state-dir DIR        everything is kept here: volumes, backups, rows (./state)
   --host ADDRESS         address of the REST API (127.0.0.1); another than loopback needs --token-file
+                         and --allow-plaintext
   --port PORT            port of the REST API (8776; 0 takes a free one)
   --token-file FILE      its content must be sent as X-Auth-Token
+  --allow-plaintext      let the token pass over plain HTTP on a network that is trusted
   --store-config FILE    backups go where backup_driver of this cinder.conf says (<state>/backups)
   --codec NAME           none, zlib, bz2, zstd (zlib)
   --zlib-effort NAME     speed, balanced, size (balanced)
@@ -52,15 +54,18 @@ const names = [
   'log-level',
 ];
 
-export const logLevels = ['trace', 'debug', 'info', 'warn', 'error'] as const;
-
 /** Reads the flags. Throws `config-invalid` with everything that is wrong. */
 export async function parseServiceFlags(args: readonly string[]): Promise<ServiceSettings> {
-  const flags = parseFlags(args, names, []);
+  const flags = parseFlags(args, names, ['allow-plaintext']);
   const host = flags.text('host') ?? '127.0.0.1';
   const token = await readFlagFile(flags, 'token-file');
   if (!isLoopback(host) && !flags.isSet('token-file')) {
     flags.refuse(`--host is ${host}: without --token-file only loopback addresses are served`);
+  }
+  if (!isLoopback(host) && !flags.isSet('allow-plaintext')) {
+    flags.refuse(
+      `--host is ${host}: the token would be readable on the network; put a proxy with TLS before a loopback address, or give --allow-plaintext`,
+    );
   }
   const settings = {
     stateDir: flags.text('state-dir') ?? 'state',
@@ -122,6 +127,7 @@ async function openStoreOf(path: string, log: Logger): Promise<OpenedStore> {
   const { config, warnings } = await loadStoreConfig([{ kind: 'file', path }]);
   for (const warning of warnings) log.warn({ file: path }, warning);
   const region = process.env['AWS_DEFAULT_REGION'];
+  const { openStore } = await import('./open-store.ts');
   const opened = openStore(config.store, { serviceUser: config.serviceUser, caller: null, region, log });
   const { ready, findings } = await opened.check(new AbortController().signal);
   for (const finding of findings)

@@ -12,6 +12,7 @@ import { isIPv6 } from 'node:net';
 import { join, resolve } from 'node:path';
 import { createAgent } from '../agent/agent.ts';
 import { createFileBackend } from '../agent/file-backend.ts';
+import { listBackups } from '../database/backups.ts';
 import { openSqliteDatabase } from '../database/sqlite/sqlite-database.ts';
 import { lockStateDirectory } from '../database/sqlite/sqlite-lock.ts';
 import type { Logger } from '../log.ts';
@@ -31,7 +32,7 @@ import { createMetrics } from '../rest/metrics.ts';
 import type { RestApp } from '../rest/routes.ts';
 import { createAgentClient } from '../volume/agent-client.ts';
 import { createReleaseStack } from './lifecycle.ts';
-import { openPosixStore, type OpenedStore } from './open-store.ts';
+import { openPosixStore, type OpenedStore } from './open-posix-store.ts';
 
 export type StandaloneOptions = {
   /** Size of an object before compression: a multiple of the block size. */
@@ -107,8 +108,12 @@ export async function createStandalone(settings: {
     stack.add('lock', () => lock.release());
     const database = openSqliteDatabase(join(stateDir, 'cinder-delta.sqlite'));
     stack.add('database', () => database.close());
-    const { store, naming, container } = settings.store ?? openPosixStore(backupsDir, log);
+    const opened = settings.store ?? openPosixStore(backupsDir, log);
+    const { store, naming, container } = opened;
     stack.add('store', () => store.close());
+    const starting = new AbortController().signal;
+    const known = await listBackups(database.sql, {});
+    if (!known.some(({ service }) => service === store.service)) await opened.adopt(starting);
     const sealer = await createSealer({ log, zlibEffort: options.zlibEffort });
     stack.add('sealer', () => sealer.close());
 
@@ -170,7 +175,6 @@ export async function createStandalone(settings: {
       operations,
       makeVolume: (context, wanted) => volumes.make(context, wanted),
     });
-    const starting = new AbortController().signal;
     await manager.initHost(starting);
     await volumes.reconcile(starting);
 

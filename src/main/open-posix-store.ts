@@ -1,0 +1,40 @@
+/** The store of a directory, inside its wrappers: retries outside, limits inside. */
+import type { NamingKind } from '../layout/names.ts';
+import type { Logger } from '../log.ts';
+import type { StoreCheck } from '../store/check-store.ts';
+import { createLimitStore } from '../store/limit-store.ts';
+import type { ObjectStore } from '../store/object-store.ts';
+import { createPosixStore } from '../store/posix-store.ts';
+import { createRetryStore } from '../store/retry-store.ts';
+
+export type OpenedStore = {
+  readonly store: ObjectStore;
+  readonly naming: NamingKind;
+  /** The container of backups that name none; undefined where each gets its own. */
+  readonly container: string | undefined;
+  /** Takes the store for that of a service which has no backups yet. */
+  adopt(signal: AbortSignal): Promise<void>;
+  /** The self-test; a store that has none is ready. */
+  check(signal: AbortSignal): Promise<StoreCheck>;
+};
+
+/** A directory is near: few calls at once keep it busy, and what fails for long is not coming back. */
+const posixLimits = { puts: 8, gets: 16 };
+const posixRetries = { attempts: 5, firstDelayMs: 100, maxDelayMs: 5000 };
+
+/** The store of a directory. */
+export function openPosixStore(directory: string, log: Logger): OpenedStore {
+  const posix = createPosixStore({ directory, log });
+  const store = createRetryStore(createLimitStore(posix, posixLimits), { policy: posixRetries, log });
+  return {
+    store,
+    naming: 'posix',
+    container: undefined,
+    check: alwaysReady,
+    adopt: (signal) => posix.adopt(signal),
+  };
+}
+
+async function alwaysReady(): Promise<StoreCheck> {
+  return await Promise.resolve({ ready: true, findings: [] });
+}
