@@ -90,7 +90,7 @@ async function follow(
       `${name} ${operation.state}: ${operation.error?.message ?? 'no reason'}`,
     );
   }
-  const badRanges = operation.result?.bad_ranges.length ?? 0;
+  const badRanges = operation.result?.bad_count ?? 0;
   if (badRanges > 0) throw new BackupError('corrupt', `${name} found ${badRanges} bad ranges`);
   line.end(showSeconds(seconds));
   return { name, operation, seconds, backupId };

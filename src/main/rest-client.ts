@@ -3,7 +3,12 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { BackupError } from '../model/errors.ts';
 import { backupDetail, backupDetails } from '../rest/backup-schemas.ts';
-import { operationAnswer, operationsAnswer, type operationView } from '../rest/operation-schemas.ts';
+import {
+  operationAnswer,
+  operationsAnswer,
+  type operationSummary,
+  type operationView,
+} from '../rest/operation-schemas.ts';
 import { volumeDetail } from '../rest/volume-schemas.ts';
 
 const withId = z.looseObject({ id: z.string() });
@@ -11,6 +16,7 @@ const withId = z.looseObject({ id: z.string() });
 export type BackupView = z.infer<typeof backupDetail>;
 export type VolumeView = z.infer<typeof volumeDetail>;
 export type OperationView = z.infer<typeof operationView>;
+export type OperationSummary = z.infer<typeof operationSummary>;
 
 export type BackupRequest = {
   readonly volumeId: string;
@@ -37,7 +43,7 @@ export type RestClient = {
   finished(operationId: string, onProgress?: (operation: OperationView) => void): Promise<OperationView>;
   operation(id: string): Promise<OperationView>;
   /** Of one backup, or all; running ones first, then the finished, each the newest first. */
-  operations(backupId?: string): Promise<readonly OperationView[]>;
+  operations(backupId?: string): Promise<readonly OperationSummary[]>;
   /** Waits until the backup has left `creating`, `restoring`, `deleting`; undefined when it is gone. */
   settled(backupId: string): Promise<BackupView | undefined>;
 };

@@ -1,8 +1,11 @@
-/** Who may use the REST API: everyone who reaches the loopback address, or holders of the token (`X-Auth-Token`). */
+/**
+ * Who may use the REST API: holders of the token (`X-Auth-Token`), or without one every program of this machine (but
+ * no page in a browser of it).
+ */
 import { createHash, timingSafeEqual } from 'node:crypto';
-import { isIP } from 'node:net';
 import type { FastifyRequest } from 'fastify';
 import { BackupError } from '../model/errors.ts';
+import { requireLocalCaller } from '../protocol/loopback.ts';
 
 export type RestAccess = { readonly token?: string | undefined };
 
@@ -11,7 +14,7 @@ const open: ReadonlySet<string> = new Set(['/healthz']);
 
 /** A check of requests that throws `access-denied`. Tokens are compared in constant time. */
 export function createTokenCheck({ token }: RestAccess): (request: FastifyRequest) => void {
-  if (token === undefined) return () => {};
+  if (token === undefined) return (request) => requireLocalCaller(request.headers);
   const wanted = digestOf(token);
   return (request) => {
     if (open.has(request.routeOptions.url ?? '')) return;
@@ -22,12 +25,6 @@ export function createTokenCheck({ token }: RestAccess): (request: FastifyReques
       'The request you have made requires authentication: send X-Auth-Token.',
     );
   };
-}
-
-/** True for addresses that only this machine reaches. */
-export function isLoopback(host: string): boolean {
-  if (host === 'localhost' || host === '::1') return true;
-  return isIP(host) === 4 && host.startsWith('127.');
 }
 
 function digestOf(text: string): Buffer {

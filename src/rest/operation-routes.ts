@@ -1,9 +1,14 @@
-/** `/v1`: operations with their progress, and verify. */
+/** `/v1`: operations with their progress, their cancellation, and verify. */
 import { z } from 'zod';
 import { getBackup } from '../database/backups.ts';
 import type { Operation } from '../manager/operations.ts';
 import { BackupError } from '../model/errors.ts';
-import { operationAnswer, operationsAnswer, operationView } from './operation-schemas.ts';
+import {
+  operationAnswer,
+  operationsAnswer,
+  type operationSummary,
+  type operationView,
+} from './operation-schemas.ts';
 import { faults, uuid } from './parameter-schemas.ts';
 import { contextOf, type RestApp, type RestServices } from './routes.ts';
 import { optionalTimeText, timeText } from './views.ts';
@@ -33,7 +38,7 @@ export function operationRoutes(app: RestApp, { database, manager, operations }:
         .list()
         .filter((each) => backupId === undefined || each.backupId === backupId)
         .filter((each) => state === undefined || each.state === state);
-      return { operations: wanted.map(viewOf) };
+      return { operations: wanted.map(summaryOf) };
     },
   );
 
@@ -52,12 +57,28 @@ export function operationRoutes(app: RestApp, { database, manager, operations }:
     }),
   );
 
+  app.delete(
+    '/v1/operations/:id',
+    {
+      schema: {
+        tags,
+        summary: 'Cancel an operation; it ends soon after. A deletion cannot be cancelled',
+        params: idParams,
+        response: { 202: z.undefined().describe('accepted'), ...faults },
+      },
+    },
+    async (request, reply) => {
+      operations.cancel(request.params.id, 'the operation was cancelled by request');
+      return reply.code(202).send();
+    },
+  );
+
   app.post(
     '/v1/backups/:id/verify',
     {
       schema: {
         tags,
-        summary: 'Check everything that a restore would read',
+        summary: 'Check everything that a restore would read, or show the check that runs',
         params: idParams,
         response: { 202: operationAnswer, ...faults },
       },
@@ -80,6 +101,19 @@ function requireOperation(operation: Operation | undefined, id: string): Operati
 }
 
 function viewOf(operation: Operation): z.infer<typeof operationView> {
+  const { result, ...summary } = summaryOf(operation);
+  const badRanges = operation.verified?.badRanges ?? [];
+  const ranges = badRanges.map(({ offset, length, backupId, object, reason }) => ({
+    offset,
+    length,
+    backup_id: backupId,
+    object,
+    reason,
+  }));
+  return { ...summary, result: result === null ? null : { ...result, bad_ranges: ranges } };
+}
+
+function summaryOf(operation: Operation): z.infer<typeof operationSummary> {
   const { progress, verified } = operation;
   return {
     id: operation.id,
@@ -108,13 +142,8 @@ function viewOf(operation: Operation): z.infer<typeof operationView> {
         ? null
         : {
             checked_bytes: verified.checkedBytes,
-            bad_ranges: verified.badRanges.map(({ offset, length, backupId, object, reason }) => ({
-              offset,
-              length,
-              backup_id: backupId,
-              object,
-              reason,
-            })),
+            bad_count: verified.badCount,
+            bad_bytes: verified.badBytes,
           },
   };
 }

@@ -1,4 +1,4 @@
-/** `/v3/{project}/volumes` of the standalone mode (cinder/api/v3/volumes.py): list, show, create, os-extend. */
+/** `/v3/{project}/volumes` of the standalone mode (cinder/api/v3/volumes.py): list, show, create, os-extend, os-reset_status. */
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { UserMetadata } from '../database/backup-metadata.ts';
@@ -122,7 +122,7 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
     {
       schema: {
         tags,
-        summary: 'Extend a volume',
+        summary: 'Extend a volume, or reset its status',
         params: itemParams,
         body: volumeActionBody,
         response: { 202: z.undefined().describe('accepted'), ...faults },
@@ -132,7 +132,12 @@ export function volumeRoutes(app: RestApp, { database, volumes }: RestServices):
       const { project_id: projectId, id } = request.params;
       const context = contextOf(request, projectId);
       await volumes.adoptOne(context, id, clientGone(reply));
-      await volumes.extend(context, id, request.body['os-extend'].new_size);
+      const action = request.body;
+      if ('os-reset_status' in action) {
+        await volumes.reset(context, id, action['os-reset_status'].status);
+      } else {
+        await volumes.extend(context, id, action['os-extend'].new_size);
+      }
       return reply.code(202).send();
     },
   );

@@ -27,7 +27,17 @@ export const createVolumeBody = z
   .meta({ id: 'CreateVolume' });
 
 export const volumeActionBody = z
-  .strictObject({ 'os-extend': z.strictObject({ new_size: sizeGiB.describe('GiB') }) })
+  .union([
+    z.strictObject({ 'os-extend': z.strictObject({ new_size: sizeGiB.describe('GiB') }) }),
+    z.strictObject({
+      'os-reset_status': z.strictObject({
+        status: z
+          .string()
+          .transform((status) => status.toLowerCase())
+          .pipe(z.enum(['available', 'in-use', 'error'])),
+      }),
+    }),
+  ])
   .meta({ id: 'VolumeAction' });
 
 export const volumeQuery = pageQuery.extend({ name: z.string().optional(), status: z.string().optional() });

@@ -1,10 +1,16 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { parse } from 'yaml';
+import { z } from 'zod';
 import { parseAgentFlags } from '../../src/main/agent-command.ts';
 import { parseServiceFlags } from '../../src/main/service-command.ts';
 import { standaloneDefaults } from '../../src/main/standalone.ts';
+
+const composeFile = z.object({
+  services: z.object({ 'cinder-delta': z.object({ command: z.array(z.string()) }) }),
+});
 
 let directory: string;
 let tokenFile: string;
@@ -70,10 +76,25 @@ test('everything that is wrong is told at once', async () => {
   }
 });
 
-test('another address than loopback needs a token', async () => {
-  await expect(parseServiceFlags(['--host', '0.0.0.0'])).rejects.toThrow(/--token-file/);
-  const { host } = await parseServiceFlags(['--host', '0.0.0.0', '--token-file', tokenFile]);
+test('another address than loopback needs a token, and the word that it may be readable', async () => {
+  const away = ['--host', '0.0.0.0'];
+  await expect(parseServiceFlags([...away, '--allow-plaintext'])).rejects.toThrow(/--token-file/);
+  const withToken = [...away, '--token-file', tokenFile];
+  await expect(parseServiceFlags(withToken)).rejects.toThrow(/--allow-plaintext/);
+  const { host } = await parseServiceFlags([...withToken, '--allow-plaintext']);
   expect(host).toBe('0.0.0.0');
+});
+
+test('docker-compose.yml passes flags that the service takes', async () => {
+  const text = await readFile(new URL('../../docker-compose.yml', import.meta.url), 'utf8');
+  const { services } = composeFile.parse(parse(text));
+  const [command, ...args] = services['cinder-delta'].command;
+  expect(command).toBe('service');
+  const given = args.map((arg) => arg.replace('/run/secrets/token', tokenFile));
+  expect(await parseServiceFlags(given)).toMatchObject({
+    host: '0.0.0.0',
+    stateDir: '/var/lib/cinder-delta',
+  });
 });
 
 test('a token file that is absent or empty is refused', async () => {

@@ -220,5 +220,38 @@ test('an operation tells progress, mode and reason; a verify tells every bad ran
   expect(ended.operation.result.bad_ranges).toEqual([
     { offset: 4 * blockSize, length: 4 * blockSize, backup_id: id, object: key, reason: expect.any(String) },
   ]);
+  expect(ended.operation.result).toMatchObject({ bad_count: 1, bad_bytes: 4 * blockSize });
+  const { body: list } = await served.ask('GET', '/v1/operations');
+  expect(list.operations[0].result).toEqual({
+    checked_bytes: ended.operation.result.checked_bytes,
+    bad_count: 1,
+    bad_bytes: 4 * blockSize,
+  });
   expect((await served.ask('GET', `/v1/operations/${randomUUID()}`)).status).toBe(404);
+});
+
+test('an operation is cancelled by its id, and only while it runs', async () => {
+  const id = await backUp();
+  const hold = served.rig.store.hold('get', /-00002$/);
+  const started = await served.ask('POST', `/v1/backups/${id}/verify`);
+  await hold.reached;
+  const url = `/v1/operations/${started.body.operation.id}`;
+  expect(await served.ask('DELETE', url)).toMatchObject({ status: 202, body: '' });
+  hold.open();
+  await served.settle();
+  expect((await served.ask('GET', url)).body.operation).toMatchObject({
+    state: 'cancelled',
+    error: { code: 'cancelled', message: 'the operation was cancelled by request' },
+  });
+  expect(await served.ask('DELETE', url)).toMatchObject({ status: 409, body: { conflictingRequest: {} } });
+  expect((await served.ask('DELETE', `/v1/operations/${randomUUID()}`)).status).toBe(404);
+});
+
+test('a container that no store can have is a bad request', async () => {
+  const volumeId = await served.rig.addVolume(blockSize);
+  const backup = { volume_id: volumeId, container: '../elsewhere' };
+  const { status, body } = await served.ask('POST', '/v3/demo/backups', { backup });
+  expect(status).toBe(400);
+  expect(body.badRequest.message).toContain('../elsewhere');
+  expect(await served.rig.volumeStatus(volumeId)).toBe('available');
 });

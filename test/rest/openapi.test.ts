@@ -55,6 +55,7 @@ test('describes every route of the service', async () => {
       `DELETE ${project}/snapshots/{id}`,
       'GET /v1/operations',
       'GET /v1/operations/{id}',
+      'DELETE /v1/operations/{id}',
       'POST /v1/backups/{id}/verify',
       'GET /healthz',
       'GET /metrics',

@@ -51,3 +51,30 @@ test('metrics count operations, bytes and the memory budget', async () => {
   expect(body).toContain('cinder_delta_buffer_bytes{kind="held"} 0');
   await served.close();
 });
+
+test.each([
+  ['a name that leads here by DNS rebinding', { host: 'evil.example:8776' }],
+  ['a page of another origin', { host: '127.0.0.1:8776', origin: 'http://evil.example' }],
+])('without a token %s is refused', async (_what, headers) => {
+  const served = serve(machine);
+  const answer = await served.app.inject({ method: 'GET', url: '/v3/demo/backups', headers });
+  expect(answer.statusCode).toBe(401);
+  await served.close();
+});
+
+test('without a token programs of this machine are served, by every name of loopback', async () => {
+  const served = serve(machine);
+  for (const host of ['localhost:8776', '127.0.0.1:8776', '[::1]:8776']) {
+    const answer = await served.app.inject({ method: 'GET', url: '/v3/demo/backups', headers: { host } });
+    expect(answer.statusCode).toBe(200);
+  }
+  await served.close();
+});
+
+test('with a token the service may have any name', async () => {
+  const served = serve(machine, 'a secret');
+  const headers = { host: 'backup.example', origin: 'http://ui.example', 'x-auth-token': 'a secret' };
+  const answer = await served.app.inject({ method: 'GET', url: '/v3/demo/backups', headers });
+  expect(answer.statusCode).toBe(200);
+  await served.close();
+});

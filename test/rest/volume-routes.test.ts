@@ -145,3 +145,26 @@ test('a snapshot of another volume cannot be named for a backup', async () => {
   expect(status).toBe(400);
   expect(body.badRequest.message).toMatch(/does not match with snapshot.volume_id/);
 });
+
+test('os-reset_status leads out of an error, and not out of work that goes on', async () => {
+  const id = await served.rig.addVolume(blockSize);
+  const reset = (status: string) =>
+    served.ask('POST', `/v3/demo/volumes/${id}/action`, { 'os-reset_status': { status } });
+  for (const broken of ['error', 'error_restoring', 'error_extending']) {
+    await served.rig.database.sql
+      .updateTable('volumes')
+      .set({ status: broken })
+      .where('id', '=', id)
+      .execute();
+    expect((await reset('AVAILABLE')).status).toBe(202);
+    expect((await show(id)).status).toBe('available');
+  }
+  await served.rig.database.sql
+    .updateTable('volumes')
+    .set({ status: 'backing-up' })
+    .where('id', '=', id)
+    .execute();
+  expect((await reset('available')).status).toBe(409);
+  expect((await reset('extending')).status).toBe(400);
+  expect((await show(id)).status).toBe('backing-up');
+});
