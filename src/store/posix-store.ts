@@ -6,11 +6,13 @@
  * prefix, never sees it) and renamed when it is whole. After a power failure an object that was not flushed may be there with
  * wrong bytes: nobody trusts it, because the closing objects are put last, by `putStream`, which flushes what came before
  * and its own bytes before it shows the name.
+ *
+ * Nothing is made, removed, listed or called absent unless the root is known to be the store (posix-root.ts).
  */
-import { chmod, lstat, opendir, rename, rmdir, unlink } from 'node:fs/promises';
+import { chmod, lstat, mkdir, opendir, rename, rmdir, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Logger } from '../log.ts';
-import { BackupError, throwIfAborted } from '../model/errors.ts';
+import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { ObjectStore, StoredObject } from './object-store.ts';
 import {
   createDurability,
@@ -22,6 +24,7 @@ import { attempt, posixError, systemCode } from './posix-error.ts';
 import { createFile, readFileInPieces, type NewFile } from './posix-files.ts';
 import { createSmallFileWriter } from './posix-writer.ts';
 import { createPosixPlaces, isTemporary, requireFileName, type PosixPlaces } from './posix-places.ts';
+import { createPosixRoot } from './posix-root.ts';
 
 /** Cinder's mode for container directories (put_container). */
 const directoryMode = 0o770;
@@ -40,11 +43,14 @@ export type PosixStoreOptions = {
 export type PosixStore = ObjectStore & {
   /** Removes temporary files of processes that have ended; returns how many. An absent container has none. */
   recover(container: string, signal: AbortSignal): Promise<number>;
+  /** Takes the directory for the store of a service that has no backups yet, whatever it holds; makes it if it is absent. */
+  adopt(signal: AbortSignal): Promise<void>;
 };
 
-/** Nothing is touched before the first call; the directory is made when the first container is. */
+/** Nothing is touched before the first call; a new directory has to be adopted. */
 export function createPosixStore(options: PosixStoreOptions): PosixStore {
   const places = createPosixPlaces(resolve(options.directory));
+  const root = createPosixRoot(resolve(options.directory));
   const durability = createDurability(createSyncFileSystemFinder());
   const smallFiles = createSmallFileWriter();
   const { log } = options;
@@ -52,6 +58,7 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
   const existing = async (container: string): Promise<string> => {
     const directory = await places.find(container);
     if (directory !== undefined) return directory;
+    await root.require();
     throw new BackupError(
       'object-missing',
       `container ${container} is absent below ${options.directory}; check that its file system is mounted`,
@@ -73,6 +80,7 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       return await call;
     } catch (error) {
       places.forget(container);
+      if (isBackupError(error, 'object-missing')) await root.require();
       throw error;
     }
   };
@@ -104,9 +112,16 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
     service: options.service ?? 'cinder.backup.drivers.posix.PosixBackupDriver',
     recover,
 
+    async adopt(signal) {
+      throwIfAborted(signal);
+      await attempt(`create directory ${options.directory}`, mkdir(options.directory, { recursive: true }));
+      await root.mark();
+    },
+
     async ensureContainer(container, signal) {
       throwIfAborted(signal);
       smallFiles.prepare();
+      await root.require();
       const { directory, made } = await places.make(container);
       if (made.length === 0) {
         await recover(container, signal);
@@ -149,12 +164,14 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
     async get(container, key, { signal }) {
       throwIfAborted(signal);
       const name = requireFileName(key);
-      return await readFileInPieces(join(await existing(container), name), signal);
+      const directory = await existing(container);
+      return await forgetting(container, readFileInPieces(join(directory, name), signal));
     },
 
     async *list(container, prefix, signal) {
       throwIfAborted(signal);
       const directory = await places.find(container);
+      await root.require();
       if (directory !== undefined) yield* listDirectory(directory, prefix, signal);
     },
 
@@ -162,12 +179,14 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       throwIfAborted(signal);
       const name = requireFileName(key);
       const directory = await places.find(container);
+      await root.require();
       if (directory !== undefined) await removeFile(join(directory, name));
     },
 
     async removeContainer(container, signal) {
       throwIfAborted(signal);
       const directory = await places.find(container);
+      await root.require();
       if (directory === undefined) return;
       await recover(container, signal);
       if (ownContainer.test(container)) await removeEmpty(directory, container, places, durability);

@@ -23,6 +23,7 @@ describe.skipIf(obstacle !== null)('a posix store without room or rights', () =>
   beforeAll(async () => {
     mount = await mountLoop('tmpfs', { sizeBytes: 4 * MiB });
     store = createPosixStore({ directory: mount.directory, log: createLogger({ level: 'silent' }) });
+    await store.adopt(signal);
     await store.ensureContainer(container, signal);
     await store.put(container, 'a-00001', patternBytes(MiB, 1), options);
   });

@@ -18,6 +18,7 @@ import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } fr
 import { backupContainer } from '../../src/layout/names.ts';
 import { createLogger } from '../../src/log.ts';
 import { createPosixStore, type PosixStore } from '../../src/store/posix-store.ts';
+import { markerName } from '../../src/store/posix-root.ts';
 import { createSmallFileWriter } from '../../src/store/posix-writer.ts';
 import { objectStoreContract } from '../contract/object-store.ts';
 import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
@@ -28,8 +29,10 @@ const options = { signal };
 
 objectStoreContract('posix', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'posix-store-'));
+  const store = createPosixStore({ directory: join(directory, 'root'), log });
+  await store.adopt(signal);
   return {
-    store: createPosixStore({ directory: join(directory, 'root'), log }),
+    store,
     freshContainer: () => backupContainer('posix', randomUUID(), null),
     dispose: () => rm(directory, { recursive: true }),
   };
@@ -64,6 +67,7 @@ describe('posix store', () => {
   beforeEach(async () => {
     directory = join(parent, randomUUID());
     store = createPosixStore({ directory, log });
+    await store.adopt(signal);
   });
 
   afterEach(() => store.close());
@@ -140,7 +144,6 @@ describe('posix store', () => {
     test('a new container is not made behind a link that leads out', async () => {
       const outside = join(parent, randomUUID());
       await mkdir(outside);
-      await mkdir(directory);
       await symlink(outside, join(directory, '2e'));
       await expect(store.ensureContainer(container, signal)).rejects.toMatchObject({
         code: 'message-invalid',
@@ -163,7 +166,9 @@ describe('posix store', () => {
     test('the root itself may be one', async () => {
       const real = join(parent, randomUUID());
       await mkdir(real);
+      await rm(directory, { recursive: true });
       await symlink(real, directory);
+      await store.adopt(signal);
       await store.ensureContainer(container, signal);
       await store.put(container, 'a-00001', patternBytes(500, 1), options);
       const { body } = await store.get(container, 'a-00001', options);
@@ -318,7 +323,7 @@ describe('posix store', () => {
     await store.removeContainer(container, signal);
     await store.removeContainer('shared', signal);
     expect(await readdir(join(directory, '2e/07'))).toEqual([]);
-    expect(await readdir(directory)).toEqual(['2e', 'shared']);
+    expect(await readdir(directory)).toEqual([markerName, '2e', 'shared']);
   });
 
   test('says corrupt when a file is cut while it is read', async () => {

@@ -1,0 +1,116 @@
+import { randomUUID } from 'node:crypto';
+import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
+import { backupPrefix } from '../../src/layout/names.ts';
+import { createLogger } from '../../src/log.ts';
+import { markerName } from '../../src/store/posix-root.ts';
+import { createPosixStore, type PosixStore } from '../../src/store/posix-store.ts';
+import { patternBytes } from '../support/pattern.ts';
+
+const { signal } = new AbortController();
+const options = { signal };
+const log = createLogger({ level: 'silent' });
+const uuid = '2e07de79-59c4-46dd-b72f-eb288b5194a1';
+const container = `2e/07/${uuid}`;
+const unavailable = { code: 'store-unavailable', message: expect.stringMatching(/mount/) };
+let parent = '';
+let directory = '';
+let store: PosixStore;
+
+beforeAll(async () => {
+  parent = await mkdtemp(join(tmpdir(), 'posix-root-'));
+});
+afterAll(() => rm(parent, { recursive: true }));
+beforeEach(() => {
+  directory = join(parent, randomUUID());
+  store = createPosixStore({ directory, log });
+});
+afterEach(() => store.close());
+
+const keysOf = async (of: string): Promise<string[]> => {
+  const keys: string[] = [];
+  for await (const { key } of store.list(of, '', signal)) keys.push(key);
+  return keys;
+};
+
+/** Every call that would change something or call something absent. */
+const calls: readonly [string, () => Promise<unknown>][] = [
+  ['ensureContainer', () => store.ensureContainer(container, signal)],
+  ['put', () => store.put(container, 'a', patternBytes(5, 1), options)],
+  ['get', () => store.get(container, 'a', options)],
+  ['list', () => keysOf(container)],
+  ['remove', () => store.remove(container, 'a', signal)],
+  ['removeContainer', () => store.removeContainer(container, signal)],
+];
+
+describe('an empty directory that nobody adopted', () => {
+  for (const [name, call] of calls) {
+    test(`makes ${name} store-unavailable, and stays as it is`, async () => {
+      await mkdir(directory);
+      await expect(call()).rejects.toMatchObject(unavailable);
+      expect(await readdir(directory)).toEqual([]);
+    });
+  }
+
+  test('is the store once the operator has made the file', async () => {
+    await mkdir(directory);
+    await expect(keysOf(container)).rejects.toMatchObject(unavailable);
+    await writeFile(join(directory, markerName), '');
+    expect(await keysOf(container)).toEqual([]);
+  });
+});
+
+describe('a store whose file system went away', () => {
+  for (const [name, call] of calls) {
+    test(`makes ${name} store-unavailable until it is back`, async () => {
+      await store.adopt(signal);
+      await store.ensureContainer(container, signal);
+      await store.put(container, 'a', patternBytes(5, 1), options);
+      await rename(directory, `${directory}.away`);
+      await mkdir(directory);
+      await expect(call()).rejects.toMatchObject(unavailable);
+      await rm(directory, { recursive: true });
+      await rename(`${directory}.away`, directory);
+      expect(await keysOf(container)).toEqual(['a']);
+      await call();
+    });
+  }
+
+  test('is not replaced by an older one beneath it', async () => {
+    await store.adopt(signal);
+    await rename(directory, `${directory}.away`);
+    await mkdir(join(directory, container), { recursive: true });
+    await expect(store.remove(container, 'a', signal)).rejects.toMatchObject(unavailable);
+  });
+});
+
+describe("a store of Cinder's", () => {
+  const prefix = backupPrefix('posix', {
+    volumeId: randomUUID(),
+    backupId: uuid,
+    at: new Date(0),
+    availabilityZone: 'nova',
+  });
+  const key = `${prefix}-00001`;
+
+  for (const own of [container, 'nightly']) {
+    test(`is adopted for what it holds in ${own}`, async () => {
+      await mkdir(join(directory, 'lost+found'), { recursive: true });
+      await mkdir(join(directory, own), { recursive: true });
+      await writeFile(join(directory, own, key), 'x');
+      expect(await keysOf(own)).toEqual([key]);
+      expect(await readdir(directory)).toContain(markerName);
+    });
+  }
+
+  test('is not seen in what is no backup', async () => {
+    for (const path of ['lost+found', '2e/07/other', `xx/07/${uuid}`, `2e/${uuid}`, 'nightly/dump']) {
+      await mkdir(join(directory, path), { recursive: true });
+    }
+    await writeFile(join(directory, key), 'x');
+    await expect(store.remove(container, key, signal)).rejects.toMatchObject(unavailable);
+    expect(await readdir(directory)).not.toContain(markerName);
+  });
+});
