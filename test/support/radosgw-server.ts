@@ -20,6 +20,10 @@ export type RadosgwServer = {
   stop(): Promise<void>;
 };
 
+function keysOf(user: string) {
+  return { accessKey: user, secretKey: `secret-of-${user}` };
+}
+
 export async function startRadosgw(): Promise<RadosgwServer> {
   const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-radosgw-'));
   const [mon = 0, rgw = 0] = await freePorts(2);
@@ -36,7 +40,6 @@ export async function startRadosgw(): Promise<RadosgwServer> {
     }
     await rm(directory, { recursive: true, force: true });
   };
-  const keysOf = (user: string) => ({ accessKey: user, secretKey: `secret-of-${user}` });
   for await (const line of createInterface(child.stdout)) {
     if (line !== 'ready') break;
     const keys = { tester: keysOf('tester'), other: keysOf('other') };
