@@ -44,9 +44,9 @@ export async function runBackup(resources: PipelineResources, job: BackupJob): P
     await store.ensureContainer(place.container, signal);
     const sink = createObjectSink(resources, job, slabs, signal);
     const readBytes = await transfer(resources, job, sink, need.objectBytes);
-    const { entries, storedBytes } = sink;
-    await writeMetadata(store, place, metadataOf(job, sink, readBytes), signal);
-    return { objectCount: entries.length, storedBytes, readBytes };
+    const metadata = metadataOf(job, sink, readBytes);
+    await writeMetadata(store, place, metadata, signal);
+    return { objectCount: metadata.objects.length, storedBytes: sink.storedBytes, readBytes };
   } catch (error) {
     throw signal.aborted ? cancelledBy(signal) : error;
   } finally {
@@ -222,7 +222,7 @@ function metadataOf(job: BackupJob, sink: ObjectSink, readBytes: number): Layer[
   const { source, way, base } = job;
   return {
     ...job.head,
-    objects: sink.entries,
+    objects: sink.list(),
     volumeMeta: job.volumeMeta,
     extraMetadata: null,
     delta: {

@@ -6,6 +6,7 @@
  *   backup    = fixed + slabs:  at least 2 (volume bytes, and the bodies made of them), at most 2 * (threads + 1);
  *               with codec none the volume bytes are the bodies: at least 1, at most threads + 2
  *   restore, verify = fixed + window + slabs: at least 2 (a body, and the volume bytes in it), at most 2 * (threads + 1)
+ *               (a backup keeps 41 bytes beside that for each object it has stored)
  *   window    = 32 bytes for each block between the first byte that waits for an object and the last that an object in
  *               flight gives
  *

@@ -1,8 +1,9 @@
 /** Takes what the assembler cut: seals batches in the threads and puts the bodies side by side. */
 import { createBudget, withLimit } from '../async/limit.ts';
 import { createTaskGroup } from '../async/task-group.ts';
-import type { ObjectEntry } from '../layout/metadata-document.ts';
+import type { ObjectList } from '../layout/metadata-document.ts';
 import { objectKey } from '../layout/names.ts';
+import { createObjectTable } from '../layout/object-table.ts';
 import { BackupError } from '../model/errors.ts';
 import type { AssemblerOutput, Batch } from './assembler.ts';
 import type { BackupJob, PipelineResources } from './jobs.ts';
@@ -20,8 +21,8 @@ export type ObjectSink = AssemblerOutput & {
   cancel(reason: unknown): void;
   /** Waits until all is stored and throws the first failure, after everything has come to rest. */
   settle(): Promise<void>;
-  /** In order of offset. */
-  readonly entries: readonly ObjectEntry[];
+  /** In order of number, which is that of offset. To be called once, after everything is stored. */
+  list(): ObjectList;
   readonly storedBytes: number;
 };
 
@@ -35,7 +36,7 @@ export function createObjectSink(
   const { blockSize } = job.source;
   const group = createTaskGroup(tasksInFlight, outer);
   const puts = createBudget(putsInFlight);
-  const entries: ObjectEntry[] = [];
+  const table = createObjectTable(place.prefix, () => undefined);
   let storedBytes = 0;
 
   const put = async (
@@ -47,7 +48,7 @@ export function createObjectSink(
     const key = objectKey(place.prefix, number);
     const options = used === 'none' ? { signal, md5 } : { signal };
     await withLimit(puts, () => store.put(place.container, key, body, options), signal);
-    entries[number - 1] = { key, offset, length, md5, codec: used };
+    table.push({ number, offset, length, md5, codec: used });
     storedBytes += body.length;
     progress.storedBytes += body.length;
     progress.doneBytes += length;
@@ -114,7 +115,11 @@ export function createObjectSink(
       group.add(async (signal) => put(object, await sealer.sealZeros(object.length, codec), signal)),
     cancel: (reason) => group.cancel(reason),
     settle: () => group.settle(),
-    entries,
+    list() {
+      const order = new Uint32Array(table.length);
+      for (let row = 0; row < table.length; row += 1) order[table.numberAt(row) - 1] = row;
+      return table.toList(order);
+    },
     get storedBytes() {
       return storedBytes;
     },
