@@ -23,7 +23,7 @@ import { createManager } from '../manager/manager.ts';
 import { createOperations, type Operations } from '../manager/operations.ts';
 import { systemClock } from '../model/clock.ts';
 import type { Codec } from '../model/codec.ts';
-import { BackupError, messageOf } from '../model/errors.ts';
+import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
 import type { DeflateEffort } from '../pipeline/codecs/open-codecs.ts';
 import { divideMemory } from '../pipeline/object-room.ts';
 import { createSealer } from '../pipeline/sealer.ts';
@@ -78,8 +78,6 @@ const availabilityZone = 'nova';
 const cleanupTimeoutMs = 60_000;
 const maxQueuedOperations = 1000;
 const rememberedOperations = 1000;
-/** A backup and a restore hold up to two streams at once; a cut one is asked for again before the agent has noticed. */
-const spareStreams = 8;
 
 /**
  * Starts the service; what an earlier process left has been put right when it returns. `config-invalid` if the
@@ -113,7 +111,12 @@ export async function createStandalone(settings: {
     stack.add('store', () => store.close());
     const starting = new AbortController().signal;
     const known = await listBackups(database.sql, {});
-    if (!known.some(({ service }) => service === store.service)) await opened.adopt(starting);
+    if (!known.some(({ service }) => service === store.service)) {
+      await opened.adopt(starting).catch((err: unknown) => {
+        if (!isBackupError(err)) throw err;
+        log.warn({ err }, 'the store is not ready: backups fail until it is');
+      });
+    }
     const sealer = await createSealer({ log, zlibEffort: options.zlibEffort });
     stack.add('sealer', () => sealer.close());
 
@@ -125,8 +128,7 @@ export async function createStandalone(settings: {
       access,
       host: '127.0.0.1',
       port: 0,
-      maxStreams: 2 * options.maxOperations + spareStreams,
-      maxSnapshots: options.maxOperations + spareStreams,
+      ...agentRoom(options.maxOperations),
       log: agentLog,
     });
     stack.add('agent', () => agent.close());
@@ -202,6 +204,18 @@ export async function createStandalone(settings: {
     await stack.releaseAll().catch((err: unknown) => log.warn({ err }, 'not everything was closed'));
     throw error;
   }
+}
+
+/**
+ * How much the agent has to do at once for so many operations: each holds up to two streams and makes one snapshot, and
+ * a call that was cut is asked for again before the agent has noticed.
+ */
+export function agentRoom(maxOperations: number): {
+  readonly maxStreams: number;
+  readonly maxSnapshots: number;
+} {
+  const spare = 8;
+  return { maxStreams: 2 * maxOperations + spare, maxSnapshots: maxOperations + spare };
 }
 
 async function makeDirectory(directory: string): Promise<void> {

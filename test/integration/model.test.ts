@@ -8,6 +8,7 @@
 import { readdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, expect, it } from 'vitest';
+import { markerName } from '../../src/store/posix-root.ts';
 import { RestError } from '../../src/main/rest-client.ts';
 import { startEngine, type Engine, type EngineVolume } from '../support/engine.ts';
 import { changeAtRandom } from '../support/random-changes.ts';
@@ -140,7 +141,8 @@ it('leaves no object and no snapshot behind once every backup is deleted', async
     expect(await engine.client.settled(backup.id)).toBeUndefined();
   }
   const left = await readdir(engine.storeDir, { recursive: true, withFileTypes: true });
-  expect(left.filter((entry) => entry.isFile()).map((entry) => entry.name)).toEqual([]);
+  const files = left.filter((entry) => entry.isFile()).map((entry) => entry.name);
+  expect(files).toEqual([markerName]);
   const snapshots = await readdir(join(engine.stateDir, 'volumes', '.snapshots'), { recursive: true });
   expect(snapshots).toEqual([]);
 });
