@@ -1,12 +1,12 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createLogger } from '../../src/log.ts';
 import { createRestClient, requireAvailable } from '../../src/main/rest-client.ts';
-import { createStandalone, type StandaloneOptions } from '../../src/main/standalone.ts';
+import { agentRoom, createStandalone, type StandaloneOptions } from '../../src/main/standalone.ts';
 import { patternBytes } from '../support/pattern.ts';
 
 const log = createLogger({ level: 'silent' });
@@ -45,6 +45,31 @@ test('backups outlive the service: made, stopped, started, extended, restored', 
   requireAvailable(await two.settled(id));
   expect((await read(target)).equals(await read(volumeId))).toBe(true);
   await second.close();
+});
+
+test('with backups in the store, an empty directory in its place is not taken for it', async () => {
+  const first = await start();
+  const one = createRestClient(first.url, signal);
+  const volumeId = await putVolume(1);
+  const id = await one.createBackup({ volumeId });
+  requireAvailable(await one.settled(id));
+  await first.close();
+
+  const store = join(stateDir, 'backups');
+  await rename(store, `${store}.away`);
+  const second = await start();
+  const two = createRestClient(second.url, signal);
+  const next = await two.settled(await two.createBackup({ volumeId }));
+  expect(next).toMatchObject({ status: 'error', fail_reason: expect.stringMatching(/not mounted/) });
+  expect(await readdir(store)).toEqual([]);
+  await second.close();
+
+  await rm(store, { recursive: true });
+  await rename(`${store}.away`, store);
+  const third = await start();
+  const three = createRestClient(third.url, signal);
+  requireAvailable(await three.settled(await three.createBackup({ volumeId, incremental: true })));
+  await third.close();
 });
 
 test('a second service on the same state is refused by name, and does not disturb the first', async () => {
@@ -96,3 +121,12 @@ test('a stop cancels what does not end in time, and the next start finds everyth
   expect(await later.volume(volumeId)).toMatchObject({ status: 'available' });
   await again.close();
 });
+
+test.each([1, 15, 1000])(
+  'the agent has room for all streams and snapshots of %d operations',
+  (operations) => {
+    const { maxStreams, maxSnapshots } = agentRoom(operations);
+    expect(maxStreams).toBeGreaterThan(2 * operations);
+    expect(maxSnapshots).toBeGreaterThan(operations);
+  },
+);

@@ -248,10 +248,10 @@ test('an operation is cancelled by its id, and only while it runs', async () => 
 });
 
 test('a container that no store can have is a bad request', async () => {
-  const volumeId = await served.rig.addVolume(blockSize);
-  const backup = { volume_id: volumeId, container: '../elsewhere' };
+  const target = await served.rig.addVolume(blockSize);
+  const backup = { volume_id: target, container: '../elsewhere' };
   const { status, body } = await served.ask('POST', '/v3/demo/backups', { backup });
   expect(status).toBe(400);
   expect(body.badRequest.message).toContain('../elsewhere');
-  expect(await served.rig.volumeStatus(volumeId)).toBe('available');
+  expect(await served.rig.volumeStatus(target)).toBe('available');
 });
