@@ -6,6 +6,7 @@ tests, prints `ready`, and serves until its standard input is closed.
 import io
 import json
 import os
+import shutil
 import socketserver
 import sys
 import threading
@@ -125,6 +126,7 @@ def main():
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(json.dumps(made), flush=True)
     sys.stdin.read()
+    shutil.rmtree(directory, ignore_errors=True)
     os._exit(0)
 
 

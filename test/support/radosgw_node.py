@@ -5,6 +5,7 @@ One monitor, one OSD (memstore), no cephx. Prints `ready` once S3 answers, and s
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -82,6 +83,8 @@ def main():
     def stop(*_):
         for child in children:
             child.kill()
+            child.wait()
+        shutil.rmtree(directory, ignore_errors=True)
         os._exit(0)
 
     signal.signal(signal.SIGTERM, stop)

@@ -6,6 +6,7 @@ prints one line `ready` once all answer, and stops everything when its standard 
 import ctypes
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -158,6 +159,7 @@ def serve(kind, conf_file, log_file):
     if pid:
         return pid
     die_with_parent()
+    os.register_at_fork(after_in_child=die_with_parent)  # the proxy's workers
     log = os.open(log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     null = os.open('/dev/null', os.O_RDONLY)
     os.dup2(null, 0)
@@ -217,6 +219,7 @@ def main():
                 os.kill(pid, signal.SIGKILL)
             except OSError:
                 pass
+        shutil.rmtree(directory, ignore_errors=True)
         os._exit(0)
 
     signal.signal(signal.SIGTERM, stop)
