@@ -105,7 +105,10 @@ for (const [name, format, codec] of implementations) {
       expect(read).toThrow(BodyFault);
     });
 
-    test.skipIf(name === 'bzip2-wasm')('bytes after the end are a fault, whole and in pieces', async () => {
+    // The package has one call for a whole body, and reads no further than its end.
+    if (name === 'bzip2-wasm') return;
+
+    test('bytes after the end are a fault, whole and in pieces', async () => {
       const bytes = patternBytes(0, 300_000, 1);
       const room = Buffer.alloc(400_000);
       const body = room.subarray(0, get().compress(bytes, room) ?? 0);
@@ -117,25 +120,22 @@ for (const [name, format, codec] of implementations) {
       await expect(readPieces(get(), twice, 1000)).rejects.toThrow(BodyFault);
     });
 
-    test.skipIf(name === 'bzip2-wasm')(
-      'a body in pieces whose memory is reused gives the same bytes',
-      async () => {
-        const bytes = patternBytes(0, 1_000_000, 1);
-        const room = Buffer.alloc(1_500_000);
-        const body = Buffer.from(room.subarray(0, get().compress(bytes, room) ?? 0));
-        expect((await readPieces(get(), body, 77_777)).equals(bytes)).toBe(true);
-        const short = room.subarray(0, get().compress(bytes.subarray(0, 5000), room) ?? 0);
-        expect((await readPieces(get(), Buffer.from(short), 1)).equals(bytes.subarray(0, 5000))).toBe(true);
-        await expect(readPieces(get(), body.subarray(0, body.length - 2), 5000)).rejects.toThrow(BodyFault);
-        const spoiled = Buffer.from(body);
-        spoiled.fill(0xff, 5000, 5100);
-        await expect(
-          readPieces(get(), spoiled, 5000).then((read) => {
-            if (!read.equals(bytes)) throw new BodyFault('other bytes');
-          }),
-        ).rejects.toThrow(BodyFault);
-      },
-    );
+    test('a body in pieces whose memory is reused gives the same bytes', async () => {
+      const bytes = patternBytes(0, 1_000_000, 1);
+      const room = Buffer.alloc(1_500_000);
+      const body = Buffer.from(room.subarray(0, get().compress(bytes, room) ?? 0));
+      expect((await readPieces(get(), body, 77_777)).equals(bytes)).toBe(true);
+      const short = room.subarray(0, get().compress(bytes.subarray(0, 5000), room) ?? 0);
+      expect((await readPieces(get(), Buffer.from(short), 1)).equals(bytes.subarray(0, 5000))).toBe(true);
+      await expect(readPieces(get(), body.subarray(0, body.length - 2), 5000)).rejects.toThrow(BodyFault);
+      const spoiled = Buffer.from(body);
+      spoiled.fill(0xff, 5000, 5100);
+      await expect(
+        readPieces(get(), spoiled, 5000).then((read) => {
+          if (!read.equals(bytes)) throw new BodyFault('other bytes');
+        }),
+      ).rejects.toThrow(BodyFault);
+    });
   });
 }
 
