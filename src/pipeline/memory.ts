@@ -4,9 +4,9 @@
  *   slab      = min(25 MiB, ceiling / 10), in whole blocks; no object of ours is larger, whatever size is configured
  *   fixed     = 8 MiB and the digests of one slab's blocks for each slab: hash lists on their way, batches of a comparison
  *   backup    = fixed + slabs:  at least 2 (volume bytes, and the bodies made of them), at most 2 * (threads + 1);
- *               with codec none the volume bytes are the bodies: at least 1, at most threads + 2
+ *               with codec none the volume bytes are the bodies: at least 1, at most threads + 2;
+ *               beside that 41 bytes for each object that has been stored, which are not counted
  *   restore, verify = fixed + window + slabs: at least 2 (a body, and the volume bytes in it), at most 2 * (threads + 1)
- *               (a backup keeps 41 bytes beside that for each object it has stored)
  *   window    = 32 bytes for each block between the first byte that waits for an object and the last that an object in
  *               flight gives
  *

@@ -208,6 +208,30 @@ describe('damage', () => {
     expect(both.badRanges.map(({ object }) => object).toSorted()).toEqual([list, key].toSorted());
   });
 
+  test('a hash list that goes on after its end is corrupt, though every digest of it is right', async () => {
+    const random = createRandom();
+    const scene = await makeScene('zlib');
+    const list = sha256FileKey(scene.run.chain.at(-1)?.place.prefix ?? '');
+    scene.store.corrupt(testContainer, list, (bytes) => Buffer.concat([bytes, Buffer.from(']')]));
+    const target = createMemoryTarget(scene.content.length, random);
+    await expect(scene.run.restore(target)).rejects.toMatchObject({ code: 'corrupt' });
+    expect(target.state).toBe('aborted');
+    expect((await scene.run.verify()).badRanges.map(({ object }) => object)).toEqual([list]);
+  });
+
+  test('verify holds the MD5 of an object of zeros against its metadata too', async () => {
+    const scene = await makeScene('zlib');
+    const [full] = scene.run.chain;
+    if (full === undefined) throw new Error('no chain');
+    const zeros = Array.from(full.metadata.objects).find(({ offset }) => offset === 900 * 1024);
+    const objects = Array.from(full.metadata.objects, (entry) =>
+      entry === zeros ? { ...entry, md5: 'f'.repeat(32) } : entry,
+    );
+    expect((await scene.run.verify()).badRanges).toEqual([]);
+    scene.run.chain[0] = { ...full, metadata: { ...full.metadata, objects } };
+    expect((await scene.run.verify()).badRanges).toMatchObject([{ object: zeros?.key }]);
+  });
+
   test('an MD5 in the metadata that differs is corrupt even where every needed block is right', async () => {
     const random = createRandom();
     const scene = await makeScene('zlib');
