@@ -6,6 +6,7 @@ import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { markerName } from '../../src/store/posix-root.ts';
 import { startEngine, type Engine, type EngineVolume } from '../support/engine.ts';
 import { createRandom } from '../support/random-volume.ts';
 import { expectContent } from '../support/tracked-volume.ts';
@@ -47,7 +48,7 @@ const filesOf = async (backupId: string): Promise<readonly string[]> => {
 };
 
 const strayFiles = async (): Promise<readonly string[]> => {
-  const known = engine.rows().map((row) => row.service_metadata ?? '-');
+  const known = [markerName, ...engine.rows().map((row) => row.service_metadata ?? '-')];
   const entries = await readdir(engine.storeDir, { recursive: true, withFileTypes: true });
   const names = entries.filter((entry) => entry.isFile()).map((entry) => entry.name);
   return names.filter((name) => !known.some((prefix) => name.startsWith(prefix)));
