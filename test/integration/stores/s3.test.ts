@@ -191,7 +191,8 @@ describe('requests', () => {
         Object.keys(headers).filter((name) => name.includes('checksum') || name.includes('trailer')),
       ).toEqual([]);
     }
-    expect(forward.connections).toBeLessThanOrEqual(3);
+    // Three side by side, and what opens because an answered connection is not yet back in the pool.
+    expect(forward.connections).toBeLessThanOrEqual(6);
   });
 
   test('go without MD5 where backup_s3_md5_validation is false', async () => {
