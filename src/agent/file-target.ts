@@ -6,6 +6,9 @@ import type { FileThreads } from './file-snapshots.ts';
 import type { OpenVolume } from './file-volumes.ts';
 import type { WriteTarget } from './volume-backend.ts';
 
+/** After so many bytes they begin to go to stable storage, so that the flush at the end has little left to wait for. */
+const syncEveryBytes = 64 * 1024 * 1024;
+
 /** Takes over the handle; `closed` is called once when the target is closed. */
 export function createFileTarget(deps: {
   readonly volume: OpenVolume;
@@ -15,6 +18,27 @@ export function createFileTarget(deps: {
   const { handle, info } = deps.volume;
   const running = new Set<Promise<void>>();
   let open = true;
+  let unsyncedBytes = 0;
+  /** The newest early sync; its failure is delivered to the flush, since the kernel tells of it only once. */
+  let syncing: Promise<void> | undefined;
+  let earlyFailure: { readonly reason: unknown } | undefined;
+
+  const syncEarly = (written: number): void => {
+    unsyncedBytes += written;
+    if (unsyncedBytes < syncEveryBytes || syncing !== undefined) return;
+    unsyncedBytes = 0;
+    const sync = handle
+      .datasync()
+      .catch((reason: unknown) => {
+        earlyFailure ??= { reason };
+      })
+      .finally(() => {
+        syncing = undefined;
+        running.delete(sync);
+      });
+    syncing = sync;
+    running.add(sync);
+  };
 
   const perform = (offset: number, length: number, work: () => Promise<void>): Promise<void> => {
     if (!open) return Promise.reject(new BackupError('bug', `the restore target ${info.name} is closed`));
@@ -37,7 +61,11 @@ export function createFileTarget(deps: {
 
   return {
     sizeBytes: info.size_bytes,
-    write: (offset, bytes) => perform(offset, bytes.length, () => writeFully(handle, bytes, offset)),
+    write: (offset, bytes) =>
+      perform(offset, bytes.length, async () => {
+        await writeFully(handle, bytes, offset);
+        syncEarly(bytes.length);
+      }),
     zero: (offset, length) =>
       perform(offset, length, async () => {
         const end = offset + length;
@@ -46,7 +74,12 @@ export function createFileTarget(deps: {
           from = (await deps.threads.run(step, [], new AbortController().signal)).next;
         }
       }),
-    flush: () => perform(0, 0, () => handle.sync()),
+    flush: () =>
+      perform(0, 0, async () => {
+        await syncing;
+        if (earlyFailure !== undefined) throw earlyFailure.reason;
+        await handle.sync();
+      }),
     async close() {
       if (!open) return;
       open = false;
