@@ -18,8 +18,8 @@ export type OpenedStore = {
   check(signal: AbortSignal): Promise<StoreCheck>;
 };
 
-/** A directory is near: few calls at once keep it busy, and what fails for long is not coming back. */
-const posixLimits = { puts: 8, gets: 16 };
+/** A directory is near: small files go to their thread many at a time, and what fails for long is not coming back. */
+const posixLimits = { puts: 32, gets: 16 };
 const posixRetries = { attempts: 5, firstDelayMs: 100, maxDelayMs: 5000 };
 
 /** The store of a directory. */

@@ -11,7 +11,7 @@ import type { SealedObject } from './sealer.ts';
 import type { Slabs } from './slabs.ts';
 
 /** Objects of one operation that are being put at a time; their bodies stand in slabs. */
-const putsInFlight = 8;
+const putsInFlight = 32;
 /** Batches and objects of zeros that have been begun; batches are bounded by their slabs before that. */
 const tasksInFlight = 32;
 
