@@ -181,7 +181,7 @@ describe('its objects', () => {
     expect(check.missing[0]).toBe(objectKey(place.prefix, 3));
   });
 
-  test('are checked without being held: 300 000 of them cost less than a megabyte', async () => {
+  test('are checked without being held: 300 000 of them cost a few megabytes at most', async () => {
     const count = 300_000;
     const store = {
       ...createMemoryStore(),
@@ -212,7 +212,8 @@ describe('its objects', () => {
     const check = await checkLayer(store, place, signal);
     expect(check).toMatchObject({ objectCount: count, missingCount: 0, extraCount: 0 });
     expect(check.endBytes).toBe(count * 512);
-    expect(most - before).toBeLessThan(1024 * 1024);
+    // Held entries would cost 40 MiB and more; what is left is the collector's own noise.
+    expect(most - before).toBeLessThan(8 * 1024 * 1024);
   });
 
   test('are counted as they are kept', async () => {
