@@ -31,6 +31,12 @@ export const neededPackages = [
   'ceph-osd',
   'ceph-common',
   'rabbitmq-server',
+  'mariadb-server-core',
+  'mariadb-client-core',
+  'postgresql',
+  'cinder-common',
+  'python3-pymysql',
+  'python3-psycopg2',
   'openssl',
 ] as const;
 
