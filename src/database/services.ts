@@ -1,35 +1,97 @@
 /** Statements on `services`: the row by which the other services know this one. */
 import { randomUUID } from 'node:crypto';
+import { serviceObjectVersion, serviceRpcVersion } from '../model/service-versions.ts';
 import type { Sql } from './database.ts';
 
-/** Makes or renews the row of the backup service on `host` (cinder/service.py, Service.start). */
+const binary = 'cinder-backup';
+
+/**
+ * Makes or renews the row of the backup service on `host` (cinder/service.py, Service.__init__), and returns its id.
+ * Whether it is disabled, and everything else that an administrator sets, stays as it is.
+ */
 export async function registerBackupService(
   sql: Sql,
   host: string,
   availabilityZone: string,
   now: Date,
-): Promise<void> {
-  const result = await sql
-    .updateTable('services')
-    .set((columns) => ({ updated_at: now, report_count: columns('report_count', '+', 1) }))
-    .where('host', '=', host)
-    .where('binary', '=', 'cinder-backup')
-    .where('deleted', '=', false)
-    .executeTakeFirst();
-  if (result.numUpdatedRows > 0n) return;
+): Promise<number> {
+  const versions = {
+    rpc_current_version: serviceRpcVersion,
+    object_current_version: serviceObjectVersion,
+  };
+  const known = await findBackupService(sql, host);
+  if (known !== undefined) {
+    await sql
+      .updateTable('services')
+      .set({ ...versions, updated_at: now })
+      .where('id', '=', known)
+      .where('deleted', '=', false)
+      .execute();
+    return known;
+  }
+  const uuid = randomUUID();
   await sql
     .insertInto('services')
     .values({
+      ...versions,
       created_at: now,
+      updated_at: now,
       deleted: false,
       host,
-      binary: 'cinder-backup',
-      topic: 'cinder-backup',
+      binary,
+      topic: binary,
       report_count: 0,
       disabled: false,
       availability_zone: availabilityZone,
+      replication_status: 'not-capable',
       frozen: false,
-      uuid: randomUUID(),
+      uuid,
     })
     .execute();
+  const made = await sql
+    .selectFrom('services')
+    .select('id')
+    .where('uuid', '=', uuid)
+    .executeTakeFirstOrThrow();
+  return made.id;
+}
+
+/**
+ * The row of `host`, or of a host `<host>@...` or `<host>#...` as Cinder takes it too (cinder/db/sqlalchemy/api.py,
+ * filter_by_host). Compared here, since databases differ in what they hold for equal.
+ */
+async function findBackupService(sql: Sql, host: string): Promise<number | undefined> {
+  const rows = await sql
+    .selectFrom('services')
+    .select(['id', 'host'])
+    .where('binary', '=', binary)
+    .where('deleted', '=', false)
+    .orderBy('id')
+    .execute();
+  const exact = rows.find((row) => row.host === host);
+  const within = rows.find((row) => row.host?.startsWith(`${host}@`) || row.host?.startsWith(`${host}#`));
+  return (exact ?? within)?.id;
+}
+
+/**
+ * A sign of life (cinder/service.py, report_state): the service counts as up while `updated_at` is younger than
+ * service_down_time. False if the row is gone.
+ */
+export async function reportBackupService(
+  sql: Sql,
+  id: number,
+  availabilityZone: string,
+  now: Date,
+): Promise<boolean> {
+  const result = await sql
+    .updateTable('services')
+    .set((columns) => ({
+      updated_at: now,
+      report_count: columns('report_count', '+', 1),
+      availability_zone: availabilityZone,
+    }))
+    .where('id', '=', id)
+    .where('deleted', '=', false)
+    .executeTakeFirst();
+  return result.numUpdatedRows > 0n;
 }
