@@ -46,6 +46,7 @@ type KeyedText = Life & { id: Generated<number>; key: Text; value: Text };
 
 export type BackupMetadataTable = KeyedText & { backup_id: string };
 export type VolumeMetadataTable = KeyedText & { volume_id: string };
+export type VolumeAdminMetadataTable = KeyedText & { volume_id: string };
 export type VolumeGlanceMetadataTable = KeyedText & { volume_id: Text; snapshot_id: Text };
 
 export type VolumesTable = Life & {
@@ -140,13 +141,74 @@ export type MessagesTable = Life & {
   action_id: Text;
 };
 
+export type VolumeTypesTable = Life & {
+  id: string;
+  name: Text;
+  qos_specs_id: Text;
+  is_public: StoredFlag;
+  description: Text;
+};
+
+export type VolumeTypeExtraSpecsTable = KeyedText & { volume_type_id: string };
+
+export type VolumeAttachmentTable = Life & {
+  id: string;
+  volume_id: string;
+  attached_host: Text;
+  instance_uuid: Text;
+  mountpoint: Text;
+  attach_time: StoredTime;
+  detach_time: StoredTime;
+  attach_mode: Text;
+  attach_status: Text;
+  connection_info: Text;
+  connector: Text;
+};
+
+export type QuotaUsagesTable = Life & {
+  id: Generated<number>;
+  project_id: Text;
+  resource: Text;
+  in_use: number;
+  reserved: number;
+  until_refresh: Count;
+  /** True, or NULL in a deleted row: part of the unique key. */
+  race_preventer: StoredFlag;
+};
+
+export type ReservationsTable = Life & {
+  id: Generated<number>;
+  uuid: string;
+  usage_id: Count;
+  project_id: Text;
+  resource: Text;
+  delta: number;
+  expire: StoredTime;
+};
+
+export type WorkersTable = Life & {
+  id: Generated<number>;
+  resource_type: string;
+  resource_id: string;
+  status: string;
+  service_id: Count;
+  race_preventer: ColumnType<number, number | undefined, never>;
+};
+
 export type Tables = {
   backups: BackupsTable;
   backup_metadata: BackupMetadataTable;
   volumes: VolumesTable;
   volume_metadata: VolumeMetadataTable;
+  volume_admin_metadata: VolumeAdminMetadataTable;
   volume_glance_metadata: VolumeGlanceMetadataTable;
+  volume_types: VolumeTypesTable;
+  volume_type_extra_specs: VolumeTypeExtraSpecsTable;
+  volume_attachment: VolumeAttachmentTable;
   snapshots: SnapshotsTable;
   services: ServicesTable;
   messages: MessagesTable;
+  quota_usages: QuotaUsagesTable;
+  reservations: ReservationsTable;
+  workers: WorkersTable;
 };

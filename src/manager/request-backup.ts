@@ -35,8 +35,9 @@ export async function requestBackup(
   const { database, clock, options } = environment;
   const { container } = request;
   if (container !== null && container !== '') requireWantedContainer(options.naming, container);
-  return await database.transaction(async (sql) => {
-    const now = clock.now();
+  const id = randomUUID();
+  const now = clock.now();
+  await database.transaction(async (sql) => {
     const volume = await getVolume(sql, request.volumeId, context.projectId);
     const snapshot =
       request.snapshotId === null ? null : await getSnapshot(sql, request.snapshotId, context.projectId);
@@ -63,7 +64,6 @@ export async function requestBackup(
     } else {
       await moveSnapshot(sql, snapshot.id, { from: ['available'], to: 'backing-up' }, now);
     }
-    const id = randomUUID();
     await insertBackup(
       sql,
       {
@@ -84,8 +84,8 @@ export async function requestBackup(
       now,
     );
     await insertBackupMetadata(sql, id, request.metadata, now);
-    return await getBackup(sql, id);
   });
+  return await getBackup(database.sql, id);
 }
 
 function requireVolume(volume: Volume, force: boolean): void {

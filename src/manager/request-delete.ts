@@ -18,8 +18,9 @@ export async function requestDelete(
   request: { readonly backupId: string; readonly force: boolean },
 ): Promise<Backup> {
   const { database, clock, options } = environment;
-  return await database.transaction(async (sql) => {
-    const backup = await getBackup(sql, request.backupId, context.projectId);
+  const now = clock.now();
+  const backup = await getBackup(database.sql, request.backupId, context.projectId);
+  await database.transaction(async (sql) => {
     const from = request.force ? forciblyDeletable : deletable;
     if (!from.some((status) => status === backup.status)) {
       throw new BackupError(
@@ -36,9 +37,9 @@ export async function requestDelete(
         { details: { dependents: names } },
       );
     }
-    await moveBackup(sql, backup.id, { from, to: 'deleting' }, { host: options.host }, clock.now());
-    return backup;
+    await moveBackup(sql, backup.id, { from, to: 'deleting' }, { host: options.host }, now);
   });
+  return backup;
 }
 
 /** A child that was never finished, and is not being made either, has nothing that the parent's objects would be needed for. */

@@ -1,6 +1,5 @@
 /** What operators and their machines ask: health, metrics, the API's description. */
 import { z } from 'zod';
-import { pingDatabase } from '../database/database.ts';
 import { tidyOpenApi } from '../protocol/openapi-document.ts';
 import { faults } from './parameter-schemas.ts';
 import type { RestApp, RestServices } from './routes.ts';
@@ -18,7 +17,7 @@ export function serviceRoutes(app: RestApp, { database, metrics, operations }: R
       },
     },
     async () => {
-      await pingDatabase(database.sql);
+      await database.ping();
       const running = operations.list().filter(({ state }) => state === 'running').length;
       return { status: 'ok' as const, running };
     },

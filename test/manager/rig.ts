@@ -7,7 +7,7 @@ import { createAgent } from '../../src/agent/agent.ts';
 import { createFileBackend } from '../../src/agent/file-backend.ts';
 import { createBudget } from '../../src/async/limit.ts';
 import { findBackupEver } from '../../src/database/backups.ts';
-import type { Database } from '../../src/database/database.ts';
+import type { Database, Scope } from '../../src/database/database.ts';
 import { openSqliteDatabase } from '../../src/database/sqlite/sqlite-database.ts';
 import { getVolume, insertVolume } from '../../src/database/volumes.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
@@ -246,8 +246,16 @@ function createFaultyDatabase(database: Database): {
       throw new BackupError('database-unavailable', 'the database does not answer');
     }
   };
+  const scope: Scope = {
+    ...database.sql.scope,
+    async transaction(work) {
+      enter();
+      await database.transaction(work);
+    },
+  };
   const sql = new Proxy(database.sql, {
     get(target, name) {
+      if (name === 'scope') return scope;
       const value: unknown = Reflect.get(target, name, target);
       if (typeof value !== 'function') return value;
       return (...args: unknown[]): unknown => {
@@ -261,8 +269,9 @@ function createFaultyDatabase(database: Database): {
       sql,
       async transaction(work) {
         enter();
-        return await database.transaction(work);
+        await database.transaction(work);
       },
+      ping: () => database.ping(),
       close: () => database.close(),
     },
     fail(after, times) {

@@ -1,9 +1,10 @@
 /** Opens the SQLite file of a standalone service: WAL, every commit on stable storage, the schema brought up to date. */
 import { DatabaseSync } from 'node:sqlite';
-import { Kysely } from 'kysely';
+import { Kysely, sql as raw } from 'kysely';
 import { BackupError } from '../../model/errors.ts';
-import { createDatabase, type Database } from '../database.ts';
+import type { Database } from '../database.ts';
 import type { Tables } from '../tables.ts';
+import { createDatabase } from '../transaction.ts';
 import { createSqliteDialect, sqliteError } from './sqlite-dialect.ts';
 import { schemaSteps } from './sqlite-schema.ts';
 
@@ -20,9 +21,16 @@ export function openSqliteDatabase(path: string): Database {
     connection.close();
     throw sqliteError(`open ${path}`, error);
   }
-  const sql = new Kysely<Tables>({ dialect: createSqliteDialect(connection) });
-  return createDatabase(sql, () => {
-    if (connection.isOpen) connection.close();
+  const kysely = new Kysely<Tables>({ dialect: createSqliteDialect(connection) });
+  return createDatabase(kysely, {
+    hasRowLocks: false,
+    retry: (work) => work(),
+    async ping() {
+      await raw`select 1`.execute(kysely);
+    },
+    release() {
+      if (connection.isOpen) connection.close();
+    },
   });
 }
 

@@ -54,5 +54,36 @@ CREATE TABLE messages (${life},
 CREATE INDEX ix_messages_expires_at ON messages (expires_at);
 `;
 
+const version2 = `
+CREATE TABLE volume_admin_metadata (${life}, ${keyed}, volume_id TEXT NOT NULL REFERENCES volumes (id)) STRICT;
+CREATE INDEX ix_volume_admin_metadata_volume_id ON volume_admin_metadata (volume_id);
+
+CREATE TABLE volume_types (${life},
+  id TEXT NOT NULL PRIMARY KEY, name TEXT, qos_specs_id TEXT, is_public INTEGER, description TEXT) STRICT;
+
+CREATE TABLE volume_type_extra_specs (${life}, ${keyed},
+  volume_type_id TEXT NOT NULL REFERENCES volume_types (id)) STRICT;
+
+CREATE TABLE volume_attachment (${life},
+  id TEXT NOT NULL PRIMARY KEY, volume_id TEXT NOT NULL REFERENCES volumes (id), attached_host TEXT,
+  instance_uuid TEXT, mountpoint TEXT, attach_time TEXT, detach_time TEXT, attach_mode TEXT,
+  attach_status TEXT, connection_info TEXT, connector TEXT) STRICT;
+CREATE INDEX ix_volume_attachment_volume_id ON volume_attachment (volume_id);
+
+CREATE TABLE quota_usages (${life},
+  id INTEGER PRIMARY KEY AUTOINCREMENT, project_id TEXT, resource TEXT, in_use INTEGER NOT NULL,
+  reserved INTEGER NOT NULL, until_refresh INTEGER, race_preventer INTEGER DEFAULT 1,
+  UNIQUE (project_id, resource, race_preventer)) STRICT;
+
+CREATE TABLE reservations (${life},
+  id INTEGER PRIMARY KEY AUTOINCREMENT, uuid TEXT NOT NULL, usage_id INTEGER REFERENCES quota_usages (id),
+  project_id TEXT, resource TEXT, delta INTEGER NOT NULL, expire TEXT) STRICT;
+
+CREATE TABLE workers (${life},
+  id INTEGER PRIMARY KEY AUTOINCREMENT, resource_type TEXT NOT NULL, resource_id TEXT NOT NULL,
+  status TEXT NOT NULL, service_id INTEGER REFERENCES services (id), race_preventer INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (resource_type, resource_id)) STRICT;
+`;
+
 /** Entry n takes the schema from version n to n + 1; the version is kept in `PRAGMA user_version`. */
-export const schemaSteps: readonly string[] = [version1];
+export const schemaSteps: readonly string[] = [version1, version2];
