@@ -29,6 +29,9 @@ key_repository = %(directory)s/credential
 key_repository = %(directory)s/fernet
 [identity]
 password_hash_rounds = 4
+[cache]
+enabled = true
+backend = dogpile.cache.memory
 [oslo_policy]
 policy_dirs = %(directory)s/policy.d
 '''
@@ -52,7 +55,7 @@ def make_keys(directory):
                 out.write(fernet.Fernet.generate_key().decode())
 
 
-def bootstrap(url, swift_url, region):
+def bootstrap(url, swift_url, region, services):
     from keystone.cmd import bootstrap as maker
     from keystone.server import backends
     backends.load_backends = lambda: None  # the application has loaded them
@@ -86,16 +89,21 @@ def bootstrap(url, swift_url, region):
         users[user] = made['id']
         for role in wanted:
             apis.assignment_api.add_role_to_user_and_project(made['id'], projects[project], roles[role])
-    service = uuid.uuid4().hex
-    apis.catalog_api.create_service(service, {'id': service, 'type': 'object-store', 'name': 'swift', 'enabled': True})
-    for where, base in ((region, swift_url), ('Elsewhere', 'http://127.0.0.1:1')):
-        if where != region:
-            apis.catalog_api.create_region({'id': where, 'description': '', 'parent_region_id': None})
+    catalog = [{'type': 'object-store', 'name': 'swift', 'url': base + '/v1/AUTH_$(project_id)s', 'region': where}
+               for where, base in ((region, swift_url), ('Elsewhere', 'http://127.0.0.1:1'))]
+    catalog += [dict(each, region=region) for each in services]
+    apis.catalog_api.create_region({'id': 'Elsewhere', 'description': '', 'parent_region_id': None})
+    made = {}
+    for each in catalog:
+        if each['type'] not in made:
+            made[each['type']] = uuid.uuid4().hex
+            apis.catalog_api.create_service(made[each['type']], {
+                'id': made[each['type']], 'type': each['type'], 'name': each['name'], 'enabled': True})
         for interface in ('public', 'internal', 'admin'):
-            made = uuid.uuid4().hex
-            apis.catalog_api.create_endpoint(made, {
-                'id': made, 'interface': interface, 'region_id': where, 'service_id': service, 'enabled': True,
-                'url': base + '/v1/AUTH_$(project_id)s'})
+            endpoint = uuid.uuid4().hex
+            apis.catalog_api.create_endpoint(endpoint, {
+                'id': endpoint, 'interface': interface, 'region_id': each['region'],
+                'service_id': made[each['type']], 'enabled': True, 'url': each['url']})
     return {'projects': projects, 'users': users}
 
 
@@ -121,7 +129,7 @@ def main():
     make_keys(directory)
     sys.argv = ['keystone']
     app = make_tables(conf_file)
-    made = bootstrap(wanted['url'], wanted['swiftUrl'], wanted['region'])
+    made = bootstrap(wanted['url'], wanted['swiftUrl'], wanted['region'], wanted.get('services', []))
     server = wsgiref.simple_server.make_server('127.0.0.1', wanted['port'], app, Server, Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(json.dumps(made), flush=True)

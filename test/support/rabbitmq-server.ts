@@ -30,39 +30,20 @@ export type RabbitOptions = {
   readonly configuration?: string;
 };
 
-const server = '/usr/lib/rabbitmq/bin/rabbitmq-server';
+/** Debian's start script: it runs Erlang in the foreground. */
+export const rabbitServer = '/usr/lib/rabbitmq/bin/rabbitmq-server';
 const control = '/usr/lib/rabbitmq/bin/rabbitmqctl';
 const startTimeoutMs = 120_000;
 
 /** True if the packages are installed. */
 export function hasRabbitMq(): boolean {
-  return existsSync(server) && existsSync('/usr/bin/epmd');
+  return existsSync(rabbitServer) && existsSync('/usr/bin/epmd');
 }
 
 export async function startRabbitMq({ configuration = '' }: RabbitOptions = {}): Promise<RabbitServer> {
   const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-rabbitmq-'));
   const [port = 0, distribution = 0, mapper = 0] = await freePorts(3);
-  await mkdir(join(directory, 'log'));
-  await writeFile(join(directory, 'plugins'), '[].\n');
-  await writeFile(
-    join(directory, 'rabbitmq.conf'),
-    `listeners.tcp.1 = 127.0.0.1:${port}\nlog.console = true\nlog.console.level = info\nlog.file = false\n${configuration}`,
-  );
-  const env = {
-    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
-    LANG: 'C.UTF-8',
-    HOME: directory,
-    RABBITMQ_NODENAME: `delta${port}@localhost`,
-    RABBITMQ_DIST_PORT: String(distribution),
-    RABBITMQ_MNESIA_BASE: join(directory, 'mnesia'),
-    RABBITMQ_LOG_BASE: join(directory, 'log'),
-    RABBITMQ_ENABLED_PLUGINS_FILE: join(directory, 'plugins'),
-    RABBITMQ_CONFIG_FILE: join(directory, 'rabbitmq.conf'),
-    // One scheduler: the tests do not need more, and the machine has few.
-    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS: '+S 1:1 +A 2 -kernel inet_dist_use_interface {127,0,0,1}',
-    ERL_EPMD_ADDRESS: '127.0.0.1',
-    ERL_EPMD_PORT: String(mapper),
-  };
+  const env = await prepareRabbitMq(directory, { port, distribution, mapper }, configuration);
   const epmd = spawn('/usr/bin/epmd', ['-address', '127.0.0.1', '-port', String(mapper)], {
     env,
     stdio: 'ignore',
@@ -104,9 +85,42 @@ export async function startRabbitMq({ configuration = '' }: RabbitOptions = {}):
   };
 }
 
+/** Writes the configuration of a node, and returns the environment of its server, its epmd and rabbitmqctl. */
+export async function prepareRabbitMq(
+  directory: string,
+  {
+    port,
+    distribution,
+    mapper,
+  }: { readonly port: number; readonly distribution: number; readonly mapper: number },
+  configuration = '',
+): Promise<Record<string, string>> {
+  await mkdir(join(directory, 'log'), { recursive: true });
+  await writeFile(join(directory, 'plugins'), '[].\n');
+  await writeFile(
+    join(directory, 'rabbitmq.conf'),
+    `listeners.tcp.1 = 127.0.0.1:${port}\nlog.console = true\nlog.console.level = info\nlog.file = false\n${configuration}`,
+  );
+  return {
+    PATH: '/usr/sbin:/usr/bin:/sbin:/bin',
+    LANG: 'C.UTF-8',
+    HOME: directory,
+    RABBITMQ_NODENAME: `delta${port}@localhost`,
+    RABBITMQ_DIST_PORT: String(distribution),
+    RABBITMQ_MNESIA_BASE: join(directory, 'mnesia'),
+    RABBITMQ_LOG_BASE: join(directory, 'log'),
+    RABBITMQ_ENABLED_PLUGINS_FILE: join(directory, 'plugins'),
+    RABBITMQ_CONFIG_FILE: join(directory, 'rabbitmq.conf'),
+    // One scheduler: the tests do not need more, and the machine has few.
+    RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS: '+S 1:1 +A 2 -kernel inet_dist_use_interface {127,0,0,1}',
+    ERL_EPMD_ADDRESS: '127.0.0.1',
+    ERL_EPMD_PORT: String(mapper),
+  };
+}
+
 /** The whole process group is ended with it: the script starts erl, and erl starts helpers. */
 async function startNode(env: NodeJS.ProcessEnv): Promise<ChildProcess> {
-  const child = spawn(server, [], { env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
+  const child = spawn(rabbitServer, [], { env, detached: true, stdio: ['ignore', 'pipe', 'pipe'] });
   const timer = setTimeout(() => void end(child, 'SIGKILL'), startTimeoutMs);
   const lines: string[] = [];
   child.stderr.on('data', (piece: Buffer) => lines.push(piece.toString()));
@@ -128,7 +142,7 @@ async function end(child: ChildProcess, signal: NodeJS.Signals): Promise<void> {
   if (child.exitCode !== null || child.signalCode !== null || child.pid === undefined) return;
   const closed = once(child, 'exit');
   try {
-    process.kill(child.spawnargs[0] === server ? -child.pid : child.pid, signal);
+    process.kill(child.spawnargs[0] === rabbitServer ? -child.pid : child.pid, signal);
   } catch {
     child.kill(signal);
   }
