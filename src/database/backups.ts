@@ -1,10 +1,12 @@
 /** Statements on `backups`. */
-import type { Selectable } from 'kysely';
+import type { Selectable, Updateable } from 'kysely';
 import { requireBackupStep, type Backup, type BackupStatus } from '../model/backup.ts';
 import { BackupError } from '../model/errors.ts';
-import type { Sql } from './database.ts';
-import { readFlag, readSetTime, readTime } from './row-values.ts';
+import { inTransaction, type Sql } from './database.ts';
+import { boundsOf, type Page } from './pages.ts';
+import { cutText, readFlag, readSetTime, readTime } from './row-values.ts';
 import type { BackupsTable } from './tables.ts';
+import { isSameSecond, requireNotDone, requireNotInserted } from './transaction.ts';
 
 export type NewBackup = {
   readonly id: string;
@@ -24,6 +26,7 @@ export type NewBackup = {
 
 /** A new row in status `creating` (cinder/backup/api.py, create). */
 export async function insertBackup(sql: Sql, backup: NewBackup, now: Date): Promise<void> {
+  await requireNotInserted(sql, 'backups', backup.id);
   await sql
     .insertInto('backups')
     .values({
@@ -68,17 +71,41 @@ export async function findBackupEver(sql: Sql, id: string): Promise<Backup | und
   return row === undefined ? undefined : fromRow(row);
 }
 
-export type BackupQuery = {
+/** The volume and the snapshot that cinder-volume made for a backup, deleted or not; null where there is none. */
+export async function findTemporaries(
+  sql: Sql,
+  id: string,
+): Promise<{ readonly volumeId: string | null; readonly snapshotId: string | null }> {
+  const row = await sql
+    .selectFrom('backups')
+    .select(['temp_volume_id', 'temp_snapshot_id'])
+    .where('id', '=', id)
+    .executeTakeFirst();
+  return { volumeId: row?.temp_volume_id ?? null, snapshotId: row?.temp_snapshot_id ?? null };
+}
+
+/** Notes that a temporary volume or snapshot is not the backup's any more. */
+export async function clearTemporary(
+  sql: Sql,
+  id: string,
+  kind: 'volume' | 'snapshot',
+  now: Date,
+): Promise<void> {
+  const cleared = kind === 'volume' ? { temp_volume_id: null } : { temp_snapshot_id: null };
+  await sql
+    .updateTable('backups')
+    .set({ ...cleared, updated_at: now })
+    .where('id', '=', id)
+    .execute();
+}
+
+export type BackupQuery = Page & {
   readonly projectId?: string | undefined;
   readonly volumeId?: string | undefined;
   readonly name?: string | undefined;
   readonly status?: string | undefined;
   readonly parentId?: string | undefined;
   readonly host?: string | undefined;
-  readonly limit?: number | undefined;
-  readonly offset?: number | undefined;
-  /** List what comes after this backup. */
-  readonly marker?: string | undefined;
 };
 
 /** Backups that are not deleted, the newest first. `message-invalid` if the marker is not among them. */
@@ -90,26 +117,41 @@ export async function listBackups(sql: Sql, query: BackupQuery): Promise<Backup[
   if (query.status !== undefined) select = select.where('status', '=', query.status);
   if (query.parentId !== undefined) select = select.where('parent_id', '=', query.parentId);
   if (query.host !== undefined) select = select.where('host', '=', query.host);
-  if (query.marker !== undefined) {
-    const marker = await findBackup(sql, query.marker, query.projectId);
-    if (marker === undefined)
-      throw new BackupError('message-invalid', `marker ${query.marker} could not be found`);
-    const { id, createdAt } = marker;
-    select = select.where((where) =>
-      where.or([
-        where('created_at', '<', createdAt),
-        where.and([where('created_at', '=', createdAt), where('id', '<', id)]),
-      ]),
-    );
-  }
-  const limit = query.limit ?? Number.MAX_SAFE_INTEGER;
+  const hasMarker = async (id: string) => (await findBackup(sql, id, query.projectId)) !== undefined;
+  const { after, limit, offset } = await boundsOf('backups', query, hasMarker);
   const rows = await select
+    .where(after)
     .orderBy('created_at', 'desc')
     .orderBy('id', 'desc')
     .limit(limit)
-    .offset(query.offset ?? 0)
+    .offset(offset)
     .execute();
   return rows.map(fromRow);
+}
+
+/** Backups of `host` that are neither available nor deleted: what a start has to look at. */
+export async function listIncompleteBackups(sql: Sql, host: string): Promise<Backup[]> {
+  const rows = await sql
+    .selectFrom('backups')
+    .selectAll()
+    .where('deleted', '=', false)
+    .where('host', '=', host)
+    .where((where) => where.or([where('status', '<>', 'available'), where('status', 'is', null)]))
+    .orderBy('created_at')
+    .orderBy('id')
+    .execute();
+  return rows.map(fromRow);
+}
+
+/** The status alone, for those who ask often: `deleted` once the row is, undefined if there is none. */
+export async function readBackupStatus(sql: Sql, id: string): Promise<string | undefined> {
+  const row = await sql
+    .selectFrom('backups')
+    .select(['status', 'deleted'])
+    .where('id', '=', id)
+    .executeTakeFirst();
+  if (row === undefined) return undefined;
+  return readFlag(row.deleted) ? 'deleted' : (row.status ?? 'error');
 }
 
 /**
@@ -143,14 +185,26 @@ export async function newestBackup(
 
 export type BackupChanges = {
   readonly failReason?: string | null;
-  readonly container?: string;
-  readonly prefix?: string;
+  readonly container?: string | null;
+  readonly prefix?: string | null;
   readonly service?: string;
   readonly sizeGiB?: number;
-  readonly objectCount?: number;
+  readonly objectCount?: number | null;
   readonly parentId?: string | null;
-  readonly restoreVolumeId?: string;
+  readonly restoreVolumeId?: string | null;
   readonly host?: string;
+  readonly availabilityZone?: string | null;
+  readonly encryptionKeyId?: string | null;
+  readonly tempVolumeId?: string | null;
+  readonly tempSnapshotId?: string | null;
+  /** What only an imported record changes. */
+  readonly volumeId?: string;
+  readonly snapshotId?: string | null;
+  readonly name?: string | null;
+  readonly description?: string | null;
+  readonly dependents?: number;
+  readonly dataTimestamp?: Date | null;
+  readonly createdAt?: Date;
 };
 
 /**
@@ -165,14 +219,17 @@ export async function moveBackup(
   now: Date,
 ): Promise<void> {
   requireBackupStep(step.from, step.to);
-  const result = await sql
-    .updateTable('backups')
-    .set({ ...toColumns(changes), status: step.to, updated_at: now })
-    .where('id', '=', id)
-    .where('deleted', '=', false)
-    .where('status', 'in', step.from)
-    .executeTakeFirst();
-  if (result.numUpdatedRows === 0n) await refuse(sql, id, step.from, step.to);
+  await inTransaction(sql, async (inner) => {
+    await requireUnmoved(inner, id, step.to, now);
+    const result = await inner
+      .updateTable('backups')
+      .set({ ...toColumns(changes), status: step.to, updated_at: now })
+      .where('id', '=', id)
+      .where('deleted', '=', false)
+      .where('status', 'in', step.from)
+      .executeTakeFirst();
+    if (result.numUpdatedRows === 0n) await refuse(inner, id, step.from, step.to);
+  });
 }
 
 /** Writes `changes` on the condition that the status is `expected`; errors as moveBackup. */
@@ -183,36 +240,49 @@ export async function updateBackup(
   changes: BackupChanges,
   now: Date,
 ): Promise<void> {
-  const result = await sql
-    .updateTable('backups')
-    .set({ ...toColumns(changes), updated_at: now })
-    .where('id', '=', id)
-    .where('deleted', '=', false)
-    .where('status', '=', expected)
-    .executeTakeFirst();
-  if (result.numUpdatedRows === 0n) await refuse(sql, id, [expected], expected);
+  await inTransaction(sql, async (inner) => {
+    const result = await inner
+      .updateTable('backups')
+      .set({ ...toColumns(changes), updated_at: now })
+      .where('id', '=', id)
+      .where('deleted', '=', false)
+      .where('status', '=', expected)
+      .executeTakeFirst();
+    if (result.numUpdatedRows === 0n) await refuse(inner, id, [expected], expected);
+  });
 }
 
 /** Ends a backup in status `deleting` as Cinder does: the row stays, marked (cinder/db/sqlalchemy/api.py, backup_destroy). */
 export async function softDeleteBackup(sql: Sql, id: string, now: Date): Promise<void> {
   requireBackupStep(['deleting'], 'deleted');
-  const result = await sql
-    .updateTable('backups')
-    .set({ status: 'deleted', deleted: true, deleted_at: now })
-    .where('id', '=', id)
-    .where('deleted', '=', false)
-    .where('status', '=', 'deleting')
-    .executeTakeFirst();
-  if (result.numUpdatedRows === 0n) await refuse(sql, id, ['deleting'], 'deleted');
-  await sql
-    .updateTable('backup_metadata')
-    .set({ deleted: true, deleted_at: now })
-    .where('backup_id', '=', id)
-    .where('deleted', '=', false)
-    .execute();
+  await inTransaction(sql, async (inner) => {
+    if (inner.scope.isRepeated) {
+      const row = await inner.selectFrom('backups').selectAll().where('id', '=', id).executeTakeFirst();
+      const isOurs =
+        row !== undefined && readFlag(row.deleted) && isSameSecond(readTime(row.deleted_at), now);
+      requireNotDone(inner, isOurs);
+    }
+    const result = await inner
+      .updateTable('backups')
+      .set({ status: 'deleted', deleted: true, deleted_at: now })
+      .where('id', '=', id)
+      .where('deleted', '=', false)
+      .where('status', '=', 'deleting')
+      .executeTakeFirst();
+    if (result.numUpdatedRows === 0n) await refuse(inner, id, ['deleting'], 'deleted');
+    await inner
+      .updateTable('backup_metadata')
+      .set({ deleted: true, deleted_at: now })
+      .where('backup_id', '=', id)
+      .where('deleted', '=', false)
+      .execute();
+  });
 }
 
-/** Adds `by` (1 or -1) to the number of dependents, never below 0. Nothing happens if the backup is gone. */
+/**
+ * Adds `by` (1 or -1) to the number of dependents, never below 0. Nothing happens if the backup is gone. To be in one
+ * transaction with what it counts: alone it would count twice when it is done again.
+ */
 export async function countDependent(sql: Sql, id: string, by: 1 | -1, now: Date): Promise<void> {
   let update = sql
     .updateTable('backups')
@@ -226,8 +296,24 @@ export async function countDependent(sql: Sql, id: string, by: 1 | -1, now: Date
   await update.execute();
 }
 
+/** Ends a repeated transaction that had moved the backup to `to` at `now`. */
+async function requireUnmoved(sql: Sql, id: string, to: BackupStatus, now: Date): Promise<void> {
+  if (!sql.scope.isRepeated) return;
+  const row = await findBackup(sql, id);
+  requireNotDone(sql, row?.status === to && isSameSecond(row.updatedAt, now));
+}
+
+/** Says what keeps a step from being made, by the newest version of the row and not by that of the transaction's start. */
 async function refuse(sql: Sql, id: string, from: readonly BackupStatus[], to: BackupStatus): Promise<never> {
-  const { status } = await getBackup(sql, id);
+  const row = await sql
+    .selectFrom('backups')
+    .select('status')
+    .where('id', '=', id)
+    .where('deleted', '=', false)
+    .$if(sql.scope.hasRowLocks, (query) => query.forUpdate())
+    .executeTakeFirst();
+  if (row === undefined) throw new BackupError('not-found', `Backup ${id} could not be found.`);
+  const status = row.status ?? 'error';
   throw new BackupError(
     'stale-update',
     `backup ${id} is ${status}: it must be ${from.join(' or ')} to become ${to}`,
@@ -235,19 +321,30 @@ async function refuse(sql: Sql, id: string, from: readonly BackupStatus[], to: B
   );
 }
 
-function toColumns(changes: BackupChanges) {
-  const { failReason, container, prefix, service, sizeGiB, objectCount, parentId, restoreVolumeId, host } =
-    changes;
+/** What is undefined is left as it is. */
+function toColumns(changes: BackupChanges): Updateable<BackupsTable> {
+  const { failReason } = changes;
   return {
-    ...(failReason === undefined ? {} : { fail_reason: failReason }),
-    ...(container === undefined ? {} : { container }),
-    ...(prefix === undefined ? {} : { service_metadata: prefix }),
-    ...(service === undefined ? {} : { service }),
-    ...(sizeGiB === undefined ? {} : { size: sizeGiB }),
-    ...(objectCount === undefined ? {} : { object_count: objectCount }),
-    ...(parentId === undefined ? {} : { parent_id: parentId }),
-    ...(restoreVolumeId === undefined ? {} : { restore_volume_id: restoreVolumeId }),
-    ...(host === undefined ? {} : { host }),
+    fail_reason: typeof failReason === 'string' ? cutText(failReason, 255) : failReason,
+    container: changes.container,
+    service_metadata: changes.prefix,
+    service: changes.service,
+    size: changes.sizeGiB,
+    object_count: changes.objectCount,
+    parent_id: changes.parentId,
+    restore_volume_id: changes.restoreVolumeId,
+    host: changes.host,
+    availability_zone: changes.availabilityZone,
+    encryption_key_id: changes.encryptionKeyId,
+    temp_volume_id: changes.tempVolumeId,
+    temp_snapshot_id: changes.tempSnapshotId,
+    volume_id: changes.volumeId,
+    snapshot_id: changes.snapshotId,
+    display_name: changes.name,
+    display_description: changes.description,
+    num_dependent_backups: changes.dependents,
+    data_timestamp: changes.dataTimestamp,
+    created_at: changes.createdAt,
   };
 }
 

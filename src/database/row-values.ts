@@ -20,3 +20,16 @@ export function readSetTime(value: Date | string | null): Date {
 export function readFlag(value: boolean | number | null): boolean {
   return value === true || value === 1;
 }
+
+/** A count() or sum(): a number or its digits; NULL, the sum of nothing, is 0. */
+export function readCount(value: number | string | bigint | null): number {
+  return Number(value ?? 0);
+}
+
+/**
+ * At most `length` characters of `text`, for a VARCHAR(length). Characters beyond U+FFFF become U+FFFD: the columns of most
+ * clouds are utf8mb3, and a strict server refuses the whole row for one of them.
+ */
+export function cutText(text: string, length: number): string {
+  return text.replaceAll(/[\u{10000}-\u{10FFFF}]/gu, '\uFFFD').slice(0, length);
+}

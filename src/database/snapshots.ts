@@ -2,9 +2,11 @@
 import type { Selectable } from 'kysely';
 import { BackupError } from '../model/errors.ts';
 import type { Snapshot, SnapshotStatus } from '../model/volume.ts';
-import type { Sql } from './database.ts';
+import { inTransaction, type Sql } from './database.ts';
+import { boundsOf, type Page } from './pages.ts';
 import { readSetTime, readTime } from './row-values.ts';
 import type { SnapshotsTable } from './tables.ts';
+import { isSameSecond, requireNotDone, requireNotInserted } from './transaction.ts';
 
 export type NewSnapshot = {
   readonly id: string;
@@ -18,6 +20,7 @@ export type NewSnapshot = {
 
 /** A new row in status `creating`. */
 export async function insertSnapshot(sql: Sql, snapshot: NewSnapshot, now: Date): Promise<void> {
+  await requireNotInserted(sql, 'snapshots', snapshot.id);
   await sql
     .insertInto('snapshots')
     .values({
@@ -51,21 +54,29 @@ export async function getSnapshot(sql: Sql, id: string, projectId?: string): Pro
   throw new BackupError('not-found', `Snapshot ${id} could not be found.`);
 }
 
-export async function listSnapshots(
-  sql: Sql,
-  query: {
-    readonly projectId?: string | undefined;
-    readonly volumeId?: string | undefined;
-    readonly status?: string | undefined;
-    readonly name?: string | undefined;
-  },
-): Promise<Snapshot[]> {
+export type SnapshotQuery = Page & {
+  readonly projectId?: string | undefined;
+  readonly volumeId?: string | undefined;
+  readonly status?: string | undefined;
+  readonly name?: string | undefined;
+};
+
+/** Snapshots that are not deleted, the newest first. `message-invalid` if the marker is not among them. */
+export async function listSnapshots(sql: Sql, query: SnapshotQuery): Promise<Snapshot[]> {
   let select = sql.selectFrom('snapshots').selectAll().where('deleted', '=', false);
   if (query.projectId !== undefined) select = select.where('project_id', '=', query.projectId);
   if (query.volumeId !== undefined) select = select.where('volume_id', '=', query.volumeId);
   if (query.status !== undefined) select = select.where('status', '=', query.status);
   if (query.name !== undefined) select = select.where('display_name', '=', query.name);
-  const rows = await select.orderBy('created_at', 'desc').orderBy('id', 'desc').execute();
+  const hasMarker = async (id: string) => (await findSnapshot(sql, id, query.projectId)) !== undefined;
+  const { after, limit, offset } = await boundsOf('snapshots', query, hasMarker);
+  const rows = await select
+    .where(after)
+    .orderBy('created_at', 'desc')
+    .orderBy('id', 'desc')
+    .limit(limit)
+    .offset(offset)
+    .execute();
   return rows.map(fromRow);
 }
 
@@ -77,20 +88,42 @@ export async function moveSnapshot(
   now: Date,
 ): Promise<void> {
   const gone = step.to === 'deleted';
-  const result = await sql
-    .updateTable('snapshots')
-    .set({
-      status: step.to,
-      updated_at: now,
-      ...(step.to === 'available' ? { progress: '100%' } : {}),
-      ...(gone ? { deleted: true, deleted_at: now } : {}),
-    })
+  await inTransaction(sql, async (inner) => {
+    if (inner.scope.isRepeated) {
+      const row = await inner.selectFrom('snapshots').selectAll().where('id', '=', id).executeTakeFirst();
+      requireNotDone(inner, row?.status === step.to && isSameSecond(readTime(row.updated_at), now));
+    }
+    const result = await inner
+      .updateTable('snapshots')
+      .set({
+        status: step.to,
+        updated_at: now,
+        ...(step.to === 'available' ? { progress: '100%' } : {}),
+        ...(gone ? { deleted: true, deleted_at: now } : {}),
+      })
+      .where('id', '=', id)
+      .where('deleted', '=', false)
+      .where('status', 'in', step.from)
+      .executeTakeFirst();
+    if (result.numUpdatedRows === 0n) await refuse(inner, id, step);
+  });
+}
+
+/** Says what keeps a step from being made, by the newest version of the row and not by that of the transaction's start. */
+async function refuse(
+  sql: Sql,
+  id: string,
+  step: { readonly from: readonly SnapshotStatus[]; readonly to: SnapshotStatus },
+): Promise<never> {
+  const row = await sql
+    .selectFrom('snapshots')
+    .select('status')
     .where('id', '=', id)
     .where('deleted', '=', false)
-    .where('status', 'in', step.from)
+    .$if(sql.scope.hasRowLocks, (query) => query.forUpdate())
     .executeTakeFirst();
-  if (result.numUpdatedRows > 0n) return;
-  const { status } = await getSnapshot(sql, id);
+  if (row === undefined) throw new BackupError('not-found', `Snapshot ${id} could not be found.`);
+  const status = row.status ?? 'error';
   throw new BackupError(
     'stale-update',
     `snapshot ${id} is ${status}: it must be ${step.from.join(' or ')} to become ${step.to}`,

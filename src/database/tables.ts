@@ -192,7 +192,7 @@ export type WorkersTable = Life & {
   resource_id: string;
   status: string;
   service_id: Count;
-  race_preventer: ColumnType<number, number | undefined, never>;
+  race_preventer: number;
 };
 
 export type Tables = {

@@ -10,7 +10,7 @@
  * more (metadata), or recognise their own work by its id or by the status and the time that they were to write, and leave
  * through `requireNotDone`: all of the transaction had been committed, and it is over.
  */
-import type { Kysely } from 'kysely';
+import { sql as raw, type Kysely } from 'kysely';
 import { isBackupError } from '../model/errors.ts';
 import type { Database, Scope, Sql } from './database.ts';
 import type { Tables } from './tables.ts';
@@ -34,6 +34,17 @@ class AlreadyCommitted extends Error {}
  */
 export function requireNotDone(sql: Sql, isOurs: boolean): void {
   if (sql.scope.isRepeated && isOurs) throw new AlreadyCommitted('this transaction had been committed');
+}
+
+/** Ends a repeated transaction that had inserted the row `id` of `table`: to be called before it is inserted again. */
+export async function requireNotInserted(
+  sql: Sql,
+  table: 'backups' | 'volumes' | 'snapshots' | 'messages',
+  id: string,
+): Promise<void> {
+  if (!sql.scope.isRepeated) return;
+  const { rows } = await raw`select id from ${raw.table(table)} where id = ${id}`.execute(sql);
+  requireNotDone(sql, rows.length > 0);
 }
 
 /** The same moment, as far as a DATETIME without fraction can tell. */

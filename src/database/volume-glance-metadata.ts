@@ -1,6 +1,6 @@
 /** Statements on `volume_glance_metadata`: what a bootable volume keeps of its image. */
 import type { UserMetadata } from './backup-metadata.ts';
-import type { Sql } from './database.ts';
+import { inTransaction, type Sql } from './database.ts';
 
 export async function findGlanceMetadata(sql: Sql, volumeId: string): Promise<UserMetadata> {
   const rows = await sql
@@ -20,24 +20,26 @@ export async function replaceGlanceMetadata(
   metadata: UserMetadata,
   now: Date,
 ): Promise<void> {
-  await sql
-    .updateTable('volume_glance_metadata')
-    .set({ deleted: true, deleted_at: now, updated_at: now })
-    .where('volume_id', '=', volumeId)
-    .where('deleted', '=', false)
-    .execute();
-  const rows = Object.entries(metadata).map(([key, value]) => ({
-    created_at: now,
-    deleted: false,
-    volume_id: volumeId,
-    key,
-    value,
-  }));
-  if (rows.length > 0) await sql.insertInto('volume_glance_metadata').values(rows).execute();
-  await sql
-    .updateTable('volumes')
-    .set({ bootable: true, updated_at: now })
-    .where('id', '=', volumeId)
-    .where('deleted', '=', false)
-    .execute();
+  await inTransaction(sql, async (inner) => {
+    await inner
+      .updateTable('volume_glance_metadata')
+      .set({ deleted: true, deleted_at: now })
+      .where('volume_id', '=', volumeId)
+      .where('deleted', '=', false)
+      .execute();
+    const rows = Object.entries(metadata).map(([key, value]) => ({
+      created_at: now,
+      deleted: false,
+      volume_id: volumeId,
+      key,
+      value,
+    }));
+    if (rows.length > 0) await inner.insertInto('volume_glance_metadata').values(rows).execute();
+    await inner
+      .updateTable('volumes')
+      .set({ bootable: true, updated_at: now })
+      .where('id', '=', volumeId)
+      .where('deleted', '=', false)
+      .execute();
+  });
 }

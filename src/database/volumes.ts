@@ -1,10 +1,12 @@
 /** Statements on `volumes`. */
-import type { Selectable } from 'kysely';
+import type { Selectable, Updateable } from 'kysely';
 import { BackupError } from '../model/errors.ts';
 import type { Volume, VolumeStatus } from '../model/volume.ts';
-import type { Sql } from './database.ts';
+import { inTransaction, type Sql } from './database.ts';
+import { boundsOf, type Page } from './pages.ts';
 import { readFlag, readSetTime, readTime } from './row-values.ts';
 import type { VolumesTable } from './tables.ts';
+import { isSameSecond, requireNotDone, requireNotInserted } from './transaction.ts';
 
 export type NewVolume = {
   readonly id: string;
@@ -19,6 +21,7 @@ export type NewVolume = {
 };
 
 export async function insertVolume(sql: Sql, volume: NewVolume, now: Date): Promise<void> {
+  await requireNotInserted(sql, 'volumes', volume.id);
   await sql
     .insertInto('volumes')
     .values({
@@ -104,13 +107,10 @@ export async function knownVolumes(sql: Sql, ids: readonly string[]): Promise<Re
   return known;
 }
 
-export type VolumeQuery = {
+export type VolumeQuery = Page & {
   readonly projectId?: string | undefined;
   readonly name?: string | undefined;
   readonly status?: string | undefined;
-  readonly limit?: number | undefined;
-  readonly offset?: number | undefined;
-  readonly marker?: string | undefined;
 };
 
 /** Volumes that are not deleted, the newest first. `message-invalid` if the marker is not among them. */
@@ -119,33 +119,27 @@ export async function listVolumes(sql: Sql, query: VolumeQuery): Promise<Volume[
   if (query.projectId !== undefined) select = select.where('project_id', '=', query.projectId);
   if (query.name !== undefined) select = select.where('display_name', '=', query.name);
   if (query.status !== undefined) select = select.where('status', '=', query.status);
-  if (query.marker !== undefined) {
-    const marker = await findVolume(sql, query.marker, query.projectId);
-    if (marker === undefined)
-      throw new BackupError('message-invalid', `marker ${query.marker} could not be found`);
-    const { id, createdAt } = marker;
-    select = select.where((where) =>
-      where.or([
-        where('created_at', '<', createdAt),
-        where.and([where('created_at', '=', createdAt), where('id', '<', id)]),
-      ]),
-    );
-  }
+  const hasMarker = async (id: string) => (await findVolume(sql, id, query.projectId)) !== undefined;
+  const { after, limit, offset } = await boundsOf('volumes', query, hasMarker);
   const rows = await select
+    .where(after)
     .orderBy('created_at', 'desc')
     .orderBy('id', 'desc')
-    .limit(query.limit ?? Number.MAX_SAFE_INTEGER)
-    .offset(query.offset ?? 0)
+    .limit(limit)
+    .offset(offset)
     .execute();
   return rows.map(fromRow);
 }
 
 export type VolumeChanges = {
-  readonly previousStatus?: string;
+  readonly previousStatus?: string | null;
   readonly sizeGiB?: number;
   readonly name?: string | null;
   readonly description?: string | null;
   readonly launchedAt?: Date;
+  readonly bootable?: boolean;
+  readonly encryptionKeyId?: string | null;
+  readonly volumeTypeId?: string;
 };
 
 /**
@@ -159,24 +153,47 @@ export async function moveVolume(
   changes: VolumeChanges,
   now: Date,
 ): Promise<void> {
-  const { previousStatus, sizeGiB, name, description, launchedAt } = changes;
-  const result = await sql
+  await inTransaction(sql, async (inner) => {
+    if (inner.scope.isRepeated) {
+      const row = await findVolume(inner, id);
+      requireNotDone(inner, row?.status === step.to && isSameSecond(row.updatedAt, now));
+    }
+    const result = await inner
+      .updateTable('volumes')
+      .set({ ...toColumns(changes), status: step.to, updated_at: now })
+      .where('id', '=', id)
+      .where('deleted', '=', false)
+      .where('status', 'in', step.from)
+      .executeTakeFirst();
+    if (result.numUpdatedRows === 0n) await refuse(inner, id, step);
+  });
+}
+
+/** Writes `changes` whatever the status is; nothing happens if the volume is gone. */
+export async function updateVolume(sql: Sql, id: string, changes: VolumeChanges, now: Date): Promise<void> {
+  await sql
     .updateTable('volumes')
-    .set({
-      status: step.to,
-      updated_at: now,
-      ...(previousStatus === undefined ? {} : { previous_status: previousStatus }),
-      ...(sizeGiB === undefined ? {} : { size: sizeGiB }),
-      ...(name === undefined ? {} : { display_name: name }),
-      ...(description === undefined ? {} : { display_description: description }),
-      ...(launchedAt === undefined ? {} : { launched_at: launchedAt }),
-    })
+    .set({ ...toColumns(changes), updated_at: now })
     .where('id', '=', id)
     .where('deleted', '=', false)
-    .where('status', 'in', step.from)
+    .execute();
+}
+
+/** Says what keeps a step from being made, by the newest version of the row and not by that of the transaction's start. */
+async function refuse(
+  sql: Sql,
+  id: string,
+  step: { readonly from: readonly VolumeStatus[]; readonly to: string },
+): Promise<never> {
+  const row = await sql
+    .selectFrom('volumes')
+    .select('status')
+    .where('id', '=', id)
+    .where('deleted', '=', false)
+    .$if(sql.scope.hasRowLocks, (query) => query.forUpdate())
     .executeTakeFirst();
-  if (result.numUpdatedRows > 0n) return;
-  const { status } = await getVolume(sql, id);
+  if (row === undefined) throw new BackupError('not-found', `Volume ${id} could not be found.`);
+  const status = row.status ?? 'error';
   throw new BackupError(
     'stale-update',
     `volume ${id} is ${status}: it must be ${step.from.join(' or ')} to become ${step.to}`,
@@ -184,9 +201,35 @@ export async function moveVolume(
   );
 }
 
+/** What is undefined is left as it is. */
+function toColumns(changes: VolumeChanges): Updateable<VolumesTable> {
+  return {
+    previous_status: changes.previousStatus,
+    size: changes.sizeGiB,
+    display_name: changes.name,
+    display_description: changes.description,
+    launched_at: changes.launchedAt,
+    bootable: changes.bootable,
+    encryption_key_id: changes.encryptionKeyId,
+    volume_type_id: changes.volumeTypeId,
+  };
+}
+
+/** Gives a volume another encryption key. `not-found` if it is gone. */
+export async function setVolumeEncryptionKey(sql: Sql, id: string, keyId: string, now: Date): Promise<void> {
+  const result = await sql
+    .updateTable('volumes')
+    .set({ encryption_key_id: keyId, updated_at: now })
+    .where('id', '=', id)
+    .where('deleted', '=', false)
+    .executeTakeFirst();
+  if (result.numUpdatedRows === 0n) throw new BackupError('not-found', `Volume ${id} could not be found.`);
+}
+
 function fromRow(row: Selectable<VolumesTable>): Volume {
   return {
     id: row.id,
+    nameId: row._name_id ?? row.id,
     projectId: row.project_id ?? '',
     userId: row.user_id,
     host: row.host,
