@@ -19,6 +19,22 @@ export async function insertBackupMetadata(
   if (rows.length > 0) await sql.insertInto('backup_metadata').values(rows).execute();
 }
 
+/** Makes `metadata` all that the backup has. To be in a transaction. */
+export async function replaceBackupMetadata(
+  sql: Sql,
+  backupId: string,
+  metadata: UserMetadata,
+  now: Date,
+): Promise<void> {
+  await sql
+    .updateTable('backup_metadata')
+    .set({ deleted: true, deleted_at: now, updated_at: now })
+    .where('backup_id', '=', backupId)
+    .where('deleted', '=', false)
+    .execute();
+  await insertBackupMetadata(sql, backupId, metadata, now);
+}
+
 /** The metadata of several backups, by backup id; a backup without any is absent. */
 export async function listBackupMetadata(
   sql: Sql,

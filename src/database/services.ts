@@ -1,7 +1,8 @@
 /** Statements on `services`: the row by which the other services know this one. */
 import { randomUUID } from 'node:crypto';
 import { serviceObjectVersion, serviceRpcVersion } from '../model/service-versions.ts';
-import type { Sql } from './database.ts';
+import { invariant } from '../model/errors.ts';
+import { inTransaction, type Sql } from './database.ts';
 
 const binary = 'cinder-backup';
 
@@ -15,20 +16,30 @@ export async function registerBackupService(
   availabilityZone: string,
   now: Date,
 ): Promise<number> {
-  const versions = {
-    rpc_current_version: serviceRpcVersion,
-    object_current_version: serviceObjectVersion,
-  };
-  const known = await findBackupService(sql, host);
-  if (known !== undefined) {
-    await sql
-      .updateTable('services')
-      .set({ ...versions, updated_at: now })
-      .where('id', '=', known)
-      .where('deleted', '=', false)
-      .execute();
-    return known;
-  }
+  let id: number | undefined;
+  await inTransaction(sql, async (inner) => {
+    id = await findBackupService(inner, host);
+    if (id === undefined) id = await insertBackupService(inner, host, availabilityZone, now);
+    else {
+      await inner
+        .updateTable('services')
+        .set({ ...versions, updated_at: now })
+        .where('id', '=', id)
+        .execute();
+    }
+  });
+  invariant(id !== undefined, 'a transaction that was committed has run its statements');
+  return id;
+}
+
+const versions = { rpc_current_version: serviceRpcVersion, object_current_version: serviceObjectVersion };
+
+async function insertBackupService(
+  sql: Sql,
+  host: string,
+  availabilityZone: string,
+  now: Date,
+): Promise<number> {
   const uuid = randomUUID();
   await sql
     .insertInto('services')
