@@ -1,4 +1,8 @@
-/** Logging: pino, with secrets redacted whatever object they hang on. */
+/**
+ * Logging: pino, with secrets redacted whatever object they hang on. Lines that are written for a request carry its id,
+ * in whichever room they are written: `withLogFields` gives the fields to all that its work awaits.
+ */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { pino, type DestinationStream, type Logger as PinoLogger } from 'pino';
 
 export type Logger = PinoLogger;
@@ -17,6 +21,15 @@ export const secretFields = [
   'connection',
 ] as const;
 
+export type LogFields = Readonly<Record<string, string>>;
+
+const requestFields = new AsyncLocalStorage<LogFields>();
+
+/** Does `work`; every line logged by it, and by what it starts, carries `fields`. */
+export function withLogFields<T>(fields: LogFields, work: () => T): T {
+  return requestFields.run(fields, work);
+}
+
 export type LogOptions = {
   readonly level: string;
   /** Where lines go: standard output unless given. */
@@ -28,6 +41,7 @@ export function createLogger(options: LogOptions): Logger {
   const settings = {
     level: options.level,
     base: null,
+    mixin: () => ({ ...requestFields.getStore() }),
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label: string) => ({ level: label }) },
     redact: { paths: [...new Set(paths)], censor: '[secret]' },

@@ -5,21 +5,38 @@ import type { Sql } from './database.ts';
 const actions = { create: '013', delete: '014', restore: '015' } as const;
 const driverErrors = { create: '020', delete: '025', restore: '026' } as const;
 
+/** What failed. `driver`: the work itself; the others: before or after it. */
+const otherErrors = {
+  'invalid state': '017',
+  'service down': '018',
+  attach: '021',
+  cleanup: '023',
+  'volume state': '027',
+} as const;
+
+export type FailureDetail = 'driver' | keyof typeof otherErrors;
+
+export function isFailureDetail(value: unknown): value is FailureDetail {
+  return value === 'driver' || (typeof value === 'string' && Object.hasOwn(otherErrors, value));
+}
+
 const timeToLiveMs = 2_592_000_000;
 
-/** Tells the project's users that a verb on a backup failed in the driver. */
+/** Tells the project's users that a verb on a backup failed, and in what. */
 export async function insertFailureMessage(
   sql: Sql,
   about: {
     readonly verb: keyof typeof actions;
-    readonly backupId: string;
+    readonly detail: FailureDetail;
+    /** Id of the backup; Cinder gives that of the volume for `volume state`. */
+    readonly resourceId: string;
     readonly projectId: string;
     readonly requestId: string;
   },
   now: Date,
 ): Promise<void> {
   const action = actions[about.verb];
-  const detail = driverErrors[about.verb];
+  const detail = about.detail === 'driver' ? driverErrors[about.verb] : otherErrors[about.detail];
   await sql
     .insertInto('messages')
     .values({
@@ -29,7 +46,7 @@ export async function insertFailureMessage(
       project_id: about.projectId,
       request_id: about.requestId,
       resource_type: 'VOLUME_BACKUP',
-      resource_uuid: about.backupId,
+      resource_uuid: about.resourceId,
       event_id: `VOLUME_VOLUME_BACKUP_${action}_${detail}`,
       message_level: 'ERROR',
       action_id: action,

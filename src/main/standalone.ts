@@ -17,6 +17,7 @@ import { openSqliteDatabase } from '../database/sqlite/sqlite-database.ts';
 import { lockStateDirectory } from '../database/sqlite/sqlite-lock.ts';
 import type { Logger } from '../log.ts';
 import { createAgentStorage, createStorageDirectory } from '../manager/agent-storage.ts';
+import { noCloud } from '../manager/cloud.ts';
 import type { ManagerEnvironment } from '../manager/environment.ts';
 import { createLocalVolumes } from '../manager/local-volumes.ts';
 import { createManager } from '../manager/manager.ts';
@@ -166,7 +167,12 @@ export async function createStandalone(settings: {
         codec: options.codec,
         mergeGapBytes: options.mergeGapBytes,
         cleanupTimeoutMs,
+        rowTimeoutMs: cleanupTimeoutMs,
+        watchIntervalMs: 60_000,
+        quota: null,
+        notifyProgress: { objects: Infinity, intervalMs: 0 },
       },
+      cloud: noCloud,
     };
     const volumes = createLocalVolumes(environment, {
       backend: storage,

@@ -4,8 +4,9 @@
  */
 import { findBackupEver, newestBackup } from '../database/backups.ts';
 import { findVolumeEver } from '../database/volumes.ts';
-import { backupIdOfSnapshot, backupSnapshotName, volumeName } from '../model/names.ts';
 import type { Backup } from '../model/backup.ts';
+import { backupIdOfSnapshot, backupSnapshotName } from '../model/names.ts';
+import { nameOnStorage, type Volume } from '../model/volume.ts';
 import type { SnapshotInfo } from '../protocol/calls.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
 
@@ -18,9 +19,10 @@ function snapshotNameOf({ id, createdAt }: Pick<Backup, 'id' | 'createdAt'>): st
 export async function takeBackupSnapshot(
   backend: StorageBackend,
   backup: Backup,
+  volume: Volume,
   signal: AbortSignal,
 ): Promise<SnapshotInfo> {
-  return await backend.createSnapshot(volumeName(backup.volumeId), snapshotNameOf(backup), signal);
+  return await backend.createSnapshot(nameOnStorage(volume), snapshotNameOf(backup), signal);
 }
 
 /**
@@ -35,7 +37,7 @@ export async function dropSnapshotsOf(
   const row = await findVolumeEver(environment.database.sql, backup.volumeId);
   if (row === undefined) return;
   const backend = environment.storage.forHost(row.host);
-  const volume = volumeName(backup.volumeId);
+  const volume = nameOnStorage(row);
   await backend.deleteSnapshot(volume, snapshotNameOf(backup), signal);
   for (const { name } of await backend.listSnapshots(volume, signal)) {
     if (backupIdOfSnapshot(name) === backup.id) await backend.deleteSnapshot(volume, name, signal);
@@ -49,11 +51,12 @@ export async function dropSnapshotsOf(
 export async function dropStaleSnapshots(
   environment: ManagerEnvironment,
   backend: StorageBackend,
-  volumeId: string,
+  of: Pick<Volume, 'id' | 'nameId'>,
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   const { sql } = environment.database;
-  const volume = volumeName(volumeId);
+  const volume = nameOnStorage(of);
+  const volumeId = of.id;
   const dropped: string[] = [];
   const newest = await newestBackup(sql, { volumeId });
   for (const { name } of await backend.listSnapshots(volume, signal)) {

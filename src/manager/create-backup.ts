@@ -6,34 +6,29 @@
  * sha256file, metadata (the pipeline); then, in one transaction, the row `available`, the parent's count and the
  * volume's status. Whatever fails removes the objects and the snapshot and gives the volume back.
  */
-import {
-  countDependent,
-  findBackup,
-  getBackup,
-  listBackups,
-  moveBackup,
-  updateBackup,
-} from '../database/backups.ts';
-import type { Sql } from '../database/database.ts';
-import { insertFailureMessage } from '../database/messages.ts';
-import { getSnapshot, moveSnapshot } from '../database/snapshots.ts';
-import { findVolume, getVolume, moveVolume } from '../database/volumes.ts';
+import { getBackup, updateBackup } from '../database/backups.ts';
+import { getSnapshot } from '../database/snapshots.ts';
+import { getVolume } from '../database/volumes.ts';
 import { backupContainer, backupPrefix } from '../layout/names.ts';
 import type { BaseSnapshot } from '../layout/metadata-document.ts';
-import { failReasonOf, type Backup } from '../model/backup.ts';
+import type { Backup } from '../model/backup.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
-import { cinderSnapshotName, volumeName } from '../model/names.ts';
+import { cinderSnapshotName } from '../model/names.ts';
 import type { RequestContext } from '../model/request-context.ts';
-import { toGiB, type Volume } from '../model/volume.ts';
+import { nameOnStorage, toGiB, type Volume } from '../model/volume.ts';
 import { runBackup } from '../pipeline/backup.ts';
 import type { BackupOutcome } from '../pipeline/jobs.ts';
 import type { SnapshotInfo } from '../protocol/calls.ts';
 import { removeObjects, requirePlace } from './backup-objects.ts';
-import { dropSnapshotsOf, dropStaleSnapshots, takeBackupSnapshot } from './backup-snapshots.ts';
+import { dropStaleSnapshots, takeBackupSnapshot } from './backup-snapshots.ts';
 import { chooseWay, nextWay, type Way } from './choose-way.ts';
+import { endTemporaries, finishBackup, undoBackup } from './end-backup.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
+import { notifyProgress } from './notify-progress.ts';
 import type { OperationRun } from './operations.ts';
+import { refusal } from './refusal.ts';
 import { persist } from './row-step.ts';
+import { watchRow } from './row-watch.ts';
 import { settleAll } from './settle-all.ts';
 import { pythonTimeText, readVolumeMeta } from './volume-meta.ts';
 
@@ -44,23 +39,33 @@ export async function createBackup(
   backupId: string,
   run: OperationRun,
 ): Promise<void> {
-  const { sql } = environment.database;
+  const { database, cloud, options } = environment;
   let requested: Backup | undefined;
+  let began = false;
   try {
-    requested = await getBackup(sql, backupId);
-    requireCreating(requested);
-    const volume = await getVolume(sql, requested.volumeId);
+    const reading = AbortSignal.any([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+    const asked = await persist(() => getBackup(database.sql, backupId), reading);
+    requested = asked;
+    cloud.notify(asked, 'create.start');
+    requireCreating(asked);
     throwIfAborted(run.signal);
-    await requireSourceStatus(environment, requested, volume);
-    const backend = environment.storage.forHost(volume.host);
-    const backup = await settlePlace(environment, requested);
-    const current = await takeSnapshot(backend, backup, run.signal);
-    const { way, outcome } = await transfer(environment, backend, backup, current, run);
-    await finish(environment, backup, volume, current, way, outcome);
+    began = true;
+    const volume = await persist(() => requireSource(environment, asked), reading);
+    const placed = await persist(() => settlePlace(environment, asked), reading);
+    const backup = await keepKey(environment, placed, volume, run.signal);
+    const { current, way, outcome } = await transfer(environment, backup, volume, run);
+    const parentId = way.mode === 'full' ? null : backup.parentId;
+    const sizeGiB = Math.max(toGiB(current.size_bytes), backup.sizeGiB, 1);
+    const changes = { parentId, sizeGiB, objectCount: outcome.objectCount };
+    const finished = await finishBackup(environment, backup, volume, changes, run.signal);
+    cloud.notify(finished, 'create.end');
   } catch (error) {
-    const asked = { id: backupId, row: requested };
-    throw await undo(environment, context, asked, deletedMeanwhile(error) ?? error);
+    const asked = { id: backupId, row: requested, began };
+    const failure = await undoBackup(environment, context, asked, deletedMeanwhile(error) ?? error);
+    if (requested !== undefined) await endTemporaries(environment, context, requested);
+    throw failure;
   }
+  await endTemporaries(environment, context, requested);
   await forgetOldSnapshots(environment, requested);
 }
 
@@ -75,22 +80,46 @@ function deletedMeanwhile(error: unknown): BackupError | undefined {
   return isLost ? new BackupError('cancelled', 'the backup is being deleted', { cause: error }) : undefined;
 }
 
-function requireStatus(what: string, status: string, expected: string): void {
+function requireStatus(what: 'backup' | 'volume' | 'snapshot', status: string, expected: string): void {
   if (status === expected) return;
-  throw new BackupError(
-    'state-invalid',
+  const classes = { backup: 'InvalidBackup', volume: 'InvalidVolume', snapshot: 'InvalidSnapshot' } as const;
+  throw refusal(
+    classes[what],
     `Create backup aborted, expected ${what} status ${expected} but got ${status}.`,
+    what === 'backup' ? 'invalid state' : null,
   );
 }
 
-async function requireSourceStatus(
-  environment: ManagerEnvironment,
-  { snapshotId }: Backup,
+/** The checks of create_backup on what is backed up. */
+async function requireSource(
+  { database, cloud }: ManagerEnvironment,
+  { volumeId, snapshotId }: Backup,
+): Promise<Volume> {
+  const volume = await getVolume(database.sql, volumeId);
+  if (snapshotId === null) requireStatus('volume', volume.status, 'backing-up');
+  else requireStatus('snapshot', (await getSnapshot(database.sql, snapshotId)).status, 'backing-up');
+  if (cloud.isWorking()) return volume;
+  const reason = 'Create backup aborted due to backup service is down.';
+  throw refusal('InvalidBackup', reason, 'service down');
+}
+
+/** An encrypted volume's backup has a key of its own, so that it outlives the volume's (_start_backup). */
+async function keepKey(
+  { cloud, database, clock, options }: ManagerEnvironment,
+  backup: Backup,
   volume: Volume,
-): Promise<void> {
-  if (snapshotId === null) return requireStatus('volume', volume.status, 'backing-up');
-  const snapshot = await getSnapshot(environment.database.sql, snapshotId);
-  requireStatus('snapshot', snapshot.status, 'backing-up');
+  signal: AbortSignal,
+): Promise<Backup> {
+  if (volume.encryptionKeyId === null || backup.encryptionKeyId !== null) return backup;
+  const encryptionKeyId = await cloud.keys.clone(volume.encryptionKeyId, signal);
+  const write = () => updateBackup(database.sql, backup.id, 'creating', { encryptionKeyId }, clock.now());
+  try {
+    await persist(write, AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
+  } catch (error) {
+    const cleanup = AbortSignal.timeout(options.cleanupTimeoutMs);
+    throw await settleAll(error, [() => cloud.keys.remove(encryptionKeyId, cleanup)]);
+  }
+  return { ...backup, encryptionKeyId };
 }
 
 /** Writes into the row where the objects are going to be, so that a cleaning up after a crash finds them. */
@@ -112,30 +141,33 @@ async function settlePlace(environment: ManagerEnvironment, backup: Backup): Pro
 async function takeSnapshot(
   backend: StorageBackend,
   backup: Backup,
+  volume: Volume,
   signal: AbortSignal,
 ): Promise<SnapshotInfo> {
-  if (backup.snapshotId === null) return takeBackupSnapshot(backend, backup, signal);
+  if (backup.snapshotId === null) return takeBackupSnapshot(backend, backup, volume, signal);
   const name = cinderSnapshotName(backup.snapshotId);
-  const { snapshots } = await backend.getVolume(volumeName(backup.volumeId), signal);
+  const { snapshots } = await backend.getVolume(nameOnStorage(volume), signal);
   const found = snapshots.find((snapshot) => snapshot.name === name);
   if (found !== undefined) return found;
-  throw new BackupError(
-    'not-found',
-    `snapshot ${name} of ${volumeName(backup.volumeId)} is not on the storage`,
-  );
+  throw new BackupError('not-found', `snapshot ${name} of ${nameOnStorage(volume)} is not on the storage`);
 }
 
-/** Chooses the way and goes it; where it ends before its time, the next one. */
+type Transferred = { readonly current: SnapshotInfo; readonly way: Way; readonly outcome: BackupOutcome };
+
+/** Takes the snapshot, chooses the way and goes it; where it ends before its time, the next one. */
 async function transfer(
   environment: ManagerEnvironment,
-  backend: StorageBackend,
   backup: Backup,
-  current: SnapshotInfo,
+  volume: Volume,
   run: OperationRun,
-): Promise<{ way: Way; outcome: BackupOutcome }> {
-  const { resources, options } = environment;
-  const { signal, progress } = run;
-  const onStorage = await backend.getVolume(volumeName(backup.volumeId), signal);
+): Promise<Transferred> {
+  const { resources, options, storage } = environment;
+  const { progress } = run;
+  using watch = watchRow(environment, backup.id, 'creating', run.signal);
+  const { signal } = watch;
+  const backend = storage.forHost(volume.host);
+  const current = await takeSnapshot(backend, backup, volume, signal);
+  const onStorage = await backend.getVolume(nameOnStorage(volume), signal);
   const base: BaseSnapshot = {
     backend: backend.name,
     volumeName: onStorage.name,
@@ -151,10 +183,12 @@ async function transfer(
     blockSize: options.blockSize,
     mergeGapBytes: options.mergeGapBytes,
   });
-  const volumeMeta = await readVolumeMeta(environment, backup.volumeId);
+  const rows = AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const volumeMeta = await persist(() => readVolumeMeta(environment, backup.volumeId), rows);
   const info = await backend.info(signal);
   const request = { backup, backend: backend.name, info, volume: onStorage, current };
   const place = requirePlace(backup);
+  using told = notifyProgress(environment, backup, progress);
   for (let way = await chooseWay(environment, request, signal); ;) {
     run.explain(way.mode, way.reason);
     const parentId = way.mode === 'full' ? null : backup.parentId;
@@ -179,7 +213,8 @@ async function transfer(
         progress,
         signal,
       });
-      return { way, outcome };
+      told.finished();
+      return { current, way, outcome };
     } catch (error) {
       throwIfAborted(signal);
       const next = nextWay(way, error);
@@ -192,143 +227,12 @@ async function transfer(
   }
 }
 
-/** The backup counts from here on. Its source may have been taken out of our hands: that is no reason to lose it. */
-async function finish(
-  environment: ManagerEnvironment,
-  backup: Backup,
-  volume: Volume,
-  current: SnapshotInfo,
-  way: Way,
-  outcome: BackupOutcome,
-): Promise<void> {
-  const now = environment.clock.now();
-  await environment.database.transaction(async (sql) => {
-    const parentId = way.mode === 'full' ? null : backup.parentId;
-    const sizeGiB = Math.max(toGiB(current.size_bytes), 1);
-    const changes = { parentId, sizeGiB, objectCount: outcome.objectCount };
-    await moveBackup(sql, backup.id, { from: ['creating'], to: 'available' }, changes, now);
-    if (parentId !== null) await countDependent(sql, parentId, 1, now);
-    try {
-      await moveSource(sql, backup, volume, 'backing-up', now);
-    } catch (error) {
-      if (!isBackupError(error, 'stale-update', 'not-found')) throw error;
-      environment.log.warn(
-        { backup: backup.id, err: error },
-        'source not given back: somebody else moved it',
-      );
-    }
-  });
-}
-
-async function moveSource(
-  sql: Sql,
-  { snapshotId }: Backup,
-  volume: Pick<Volume, 'id' | 'previousStatus'>,
-  previousStatus: string,
-  now: Date,
-): Promise<void> {
-  if (snapshotId !== null) {
-    await moveSnapshot(sql, snapshotId, { from: ['backing-up'], to: 'available' }, now);
-  } else {
-    const to = volume.previousStatus ?? 'available';
-    await moveVolume(sql, volume.id, { from: ['backing-up'], to }, { previousStatus }, now);
-  }
-}
-
-/**
- * Puts everything right after `error` and returns what is to be thrown: the error, followed by those of the
- * cleaning up. The rows come last, so that a crash in here leaves a row that a restart cleans up after. A backup
- * that is `available` all the same (its last commit went through, the answer did not) is left alone; so are the
- * objects of one whose row cannot be read, which may be such a one.
- */
-async function undo(
-  environment: ManagerEnvironment,
-  context: RequestContext,
-  asked: { readonly id: string; readonly row: Backup | undefined },
-  error: unknown,
-): Promise<unknown> {
-  const { database, resources, options, clock } = environment;
-  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
-  const giveBack = (backup: Backup | undefined) => [
-    async () => {
-      if (backup !== undefined) await persist(() => releaseSource(environment, backup), signal);
-    },
-    () => persist(() => failBackup(environment, asked.id, failReasonOf(error)), signal),
-  ];
-  let backup: Backup | undefined;
-  try {
-    backup = await persist(() => findBackup(database.sql, asked.id), signal);
-  } catch (unreadable) {
-    return settleAll(error, [() => Promise.reject(unreadable), ...giveBack(asked.row)]);
-  }
-  if (backup?.status !== 'creating' && backup?.status !== 'deleting') return error;
-  const found = backup;
-  const about = {
-    verb: 'create',
-    backupId: found.id,
-    projectId: found.projectId,
-    requestId: context.requestId,
-  } as const;
-  return settleAll(error, [
-    () => removeObjects(resources.store, found, signal),
-    () => dropSnapshotsOf(environment, found, signal),
-    ...giveBack(found),
-    async () => {
-      if (isBackupError(error, 'cancelled')) return;
-      await insertFailureMessage(database.sql, about, clock.now());
-    },
-  ]);
-}
-
-/** The row becomes `error`, unless somebody took it out of our hands to delete it. */
-export async function failBackup(
-  { database, clock }: ManagerEnvironment,
-  backupId: string,
-  failReason: string,
-): Promise<void> {
-  try {
-    await moveBackup(
-      database.sql,
-      backupId,
-      { from: ['creating'], to: 'error' },
-      { failReason },
-      clock.now(),
-    );
-  } catch (stale) {
-    if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
-  }
-}
-
-/**
- * Gives back the volume, or the Cinder snapshot, that a backup was made of. It may have been taken out of our hands, or
- * be taken for another backup: then it stays as it is. Looked at after the step, under the lock that the step takes.
- */
-export async function releaseSource(environment: ManagerEnvironment, backup: Backup): Promise<void> {
-  const { database, clock } = environment;
-  const volume = await findVolume(database.sql, backup.volumeId);
-  if (volume === undefined) return;
-  try {
-    await database.transaction(async (sql) => {
-      await moveSource(sql, backup, volume, 'error_backing-up', clock.now());
-      const making = await listBackups(sql, { volumeId: volume.id, status: 'creating' });
-      const other = making.find(({ id, snapshotId }) => id !== backup.id && snapshotId === backup.snapshotId);
-      if (other === undefined) return;
-      throw new BackupError(
-        'stale-update',
-        `backup ${other.id} is being made of what ${backup.id} was made of`,
-      );
-    });
-  } catch (stale) {
-    if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
-  }
-}
-
 /** Removes the snapshots that the new backup makes needless. The backup stands without it: a failure is only told. */
 async function forgetOldSnapshots(environment: ManagerEnvironment, { volumeId }: Backup): Promise<void> {
   const signal = AbortSignal.timeout(environment.options.cleanupTimeoutMs);
   try {
-    const { host } = await getVolume(environment.database.sql, volumeId);
-    await dropStaleSnapshots(environment, environment.storage.forHost(host), volumeId, signal);
+    const volume = await getVolume(environment.database.sql, volumeId);
+    await dropStaleSnapshots(environment, environment.storage.forHost(volume.host), volume, signal);
   } catch (err) {
     environment.log.warn(
       { volume: volumeId, err },

@@ -3,16 +3,19 @@
  * starts. Objects go before the row; a deletion that fails ends in `error` and can be asked for again. What a backup that
  * was never finished still holds of its volume is given back first.
  */
-import { countDependent, getBackup, moveBackup, softDeleteBackup } from '../database/backups.ts';
-import { insertFailureMessage } from '../database/messages.ts';
-import { failReasonOf, type Backup } from '../model/backup.ts';
+import { countDependent, getBackup, listBackups, moveBackup, softDeleteBackup } from '../database/backups.ts';
+import { giveBackQuota } from '../database/quotas.ts';
+import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf } from './backup-snapshots.ts';
-import { releaseSource } from './create-backup.ts';
+import { endTemporaries, releaseSource } from './end-backup.ts';
 import type { ManagerEnvironment } from './environment.ts';
+import { tellFailure } from './failure-message.ts';
 import type { OperationRun } from './operations.ts';
+import { refusal } from './refusal.ts';
+import { needsParent } from './request-delete.ts';
 import { persist } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
 
@@ -23,37 +26,55 @@ export async function deleteBackup(
   backupId: string,
   run: OperationRun,
 ): Promise<void> {
-  const { database, resources, clock, options } = environment;
-  const reading = AbortSignal.any([run.signal, AbortSignal.timeout(options.cleanupTimeoutMs)]);
+  const { database, resources, options, cloud } = environment;
+  const reading = AbortSignal.any([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
   const backup = await persist(() => getBackup(database.sql, backupId), reading);
+  cloud.notify(backup, 'delete.start');
   if (backup.status !== 'deleting') {
-    throw new BackupError(
-      'state-invalid',
+    throw refusal(
+      'InvalidBackup',
       `Delete_backup aborted, expected backup status deleting but got ${backup.status}.`,
+      'invalid state',
     );
   }
   try {
     throwIfAborted(run.signal);
-    if (backup.objectCount === null) await releaseSource(environment, backup);
+    await persist(() => requireNoDependents(environment, backup), reading);
+    if (backup.objectCount === null) await persist(() => releaseSource(environment, backup), reading);
+    requireWorking(environment, backup);
     requireOurs(backup, resources.store.service);
     await removeObjects(resources.store, backup, run.signal);
     await dropSnapshots(environment, backup, run.signal);
-    await database.transaction(async (sql) => {
-      const now = clock.now();
-      await softDeleteBackup(sql, backup.id, now);
-      const counted = backup.parentId !== null && backup.objectCount !== null;
-      if (counted) await countDependent(sql, backup.parentId, -1, now);
-    });
+    if (backup.encryptionKeyId !== null) await cloud.keys.remove(backup.encryptionKeyId, run.signal);
+    await endTemporaries(environment, context, backup);
+    await removeRow(environment, backup);
   } catch (error) {
     throw await undo(environment, context, backup, error);
   }
+  cloud.notify({ ...backup, status: 'deleted', deleted: true }, 'delete.end');
 }
 
-function requireOurs(backup: Backup, service: string): void {
-  if (backup.service === null || service.startsWith(backup.service)) return;
-  throw new BackupError(
-    'state-invalid',
-    `Delete backup aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,
+/** cinder-api has looked, but only among the backups of who asked: an imported parent has children elsewhere. */
+async function requireNoDependents({ database }: ManagerEnvironment, { id }: Backup): Promise<void> {
+  const children = await listBackups(database.sql, { parentId: id });
+  const dependents = children.filter((child) => child.status !== 'deleting' && needsParent(child));
+  if (dependents.length === 0) return;
+  const names = dependents.slice(0, 3).map((each) => each.id);
+  const reason = `Incremental backups exist for this backup: ${names.join(', ')}. Delete them first.`;
+  throw new BackupError('state-invalid', reason, { details: { message: null, dependents: names } });
+}
+
+function requireWorking({ cloud }: ManagerEnvironment, { service }: Backup): void {
+  if (service === null || cloud.isWorking()) return;
+  throw refusal('InvalidBackup', 'Delete backup is aborted due to backup service is down.', 'service down');
+}
+
+function requireOurs({ service: made }: Backup, service: string): void {
+  if (made === null || service.startsWith(made)) return;
+  throw refusal(
+    'InvalidBackup',
+    `Delete backup aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${made}].`,
+    null,
   );
 }
 
@@ -74,6 +95,20 @@ async function dropSnapshots(
   }
 }
 
+/** The row, its parent's count and its project's quota in one: Cinder loses what comes after a parent that is gone. */
+async function removeRow({ database, clock, options }: ManagerEnvironment, backup: Backup): Promise<void> {
+  const now = clock.now();
+  const { quota } = options;
+  const remove = () =>
+    database.transaction(async (sql) => {
+      if (quota !== null) await giveBackQuota(sql, backup, now, quota);
+      await softDeleteBackup(sql, backup.id, now);
+      const counted = backup.parentId !== null && backup.objectCount !== null;
+      if (counted) await countDependent(sql, backup.parentId, -1, now);
+    });
+  await persist(remove, AbortSignal.timeout(options.rowTimeoutMs));
+}
+
 /** A drain leaves the row in `deleting`: the next start goes on. */
 async function undo(
   environment: ManagerEnvironment,
@@ -83,20 +118,20 @@ async function undo(
 ): Promise<unknown> {
   if (isBackupError(error, 'cancelled')) return error;
   const { database, clock, options } = environment;
-  const now = clock.now();
-  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
-  const about = {
-    verb: 'delete',
-    backupId: backup.id,
-    projectId: backup.projectId,
-    requestId: context.requestId,
-  } as const;
+  const signal = AbortSignal.timeout(options.rowTimeoutMs);
+  const step = { from: ['deleting'], to: statusAfter(environment, backup, error) } as const;
   return settleAll(error, [
     async () => {
       const failReason = failReasonOf(error);
-      const step = { from: ['deleting'], to: 'error' } as const;
-      await persist(() => moveBackup(database.sql, backup.id, step, { failReason }, now), signal);
+      await persist(() => moveBackup(database.sql, backup.id, step, { failReason }, clock.now()), signal);
     },
-    () => insertFailureMessage(database.sql, about, now),
+    () => tellFailure(environment, context, { verb: 'delete', backup }, error),
   ]);
+}
+
+/** As delete_backup leaves it: `error_deleting` while the service is down, else `error`; as it was if nothing was begun. */
+function statusAfter({ cloud }: ManagerEnvironment, { objectCount }: Backup, error: unknown): BackupStatus {
+  if (!isBackupError(error)) return 'error';
+  if ('dependents' in error.details && objectCount !== null) return 'available';
+  return error.details['message'] === 'service down' && !cloud.isWorking() ? 'error_deleting' : 'error';
 }

@@ -1,12 +1,15 @@
 /** What the verbs of the manager work with, and the storage side as they see it. */
 import type { Database } from '../database/database.ts';
+import type { QuotaRules } from '../database/quotas.ts';
 import type { NamingKind } from '../layout/names.ts';
 import type { Logger } from '../log.ts';
 import type { Clock } from '../model/clock.ts';
 import type { Codec } from '../model/codec.ts';
+import type { RequestContext } from '../model/request-context.ts';
 import type { PipelineResources } from '../pipeline/jobs.ts';
 import type { BackendInfo, SnapshotInfo, VolumeDetail, VolumeInfo, VolumeList } from '../protocol/calls.ts';
 import type { BlockSource, RestoreTarget } from '../volume/block-source.ts';
+import type { Cloud } from './cloud.ts';
 
 /** One backend of one agent. Errors are those of the volume room. */
 export type StorageBackend = {
@@ -58,6 +61,14 @@ export type ManagerOptions = {
   readonly mergeGapBytes: number;
   /** Bound on putting things right after a failure. */
   readonly cleanupTimeoutMs: number;
+  /** Bound on waiting for a database that is away, where only a row gives back what is held. */
+  readonly rowTimeoutMs: number;
+  /** How often the row of a running operation is looked at: somebody may have taken it. */
+  readonly watchIntervalMs: number;
+  /** How a project's quota is counted that gets a backup back; null: it is not counted. */
+  readonly quota: QuotaRules | null;
+  /** When `createprogress` is notified: each so many objects, and each so many ms; 0: not by time. */
+  readonly notifyProgress: { readonly objects: number; readonly intervalMs: number };
 };
 
 export type ManagerEnvironment = {
@@ -67,4 +78,11 @@ export type ManagerEnvironment = {
   readonly clock: Clock;
   readonly log: Logger;
   readonly options: ManagerOptions;
+  readonly cloud: Cloud;
+};
+
+/** What a verb is done for: the one who asks, and the environment in which it is done for him. */
+export type RequestScope = {
+  readonly environment: ManagerEnvironment;
+  readonly context: RequestContext;
 };

@@ -5,16 +5,18 @@
  *
  *   creating   objects and snapshot removed, volume given back, backup `error`
  *   restoring  volume `error_restoring`, backup `available`
- *   deleting   goes on as an operation
+ *   deleting   goes on as an operation; of an encrypted volume: `error_deleting`, since only its user may remove the key
+ *   error      temporary volumes that cinder-volume made for it are removed
  */
-import { listBackups } from '../database/backups.ts';
-import { registerBackupService } from '../database/services.ts';
+import { randomUUID } from 'node:crypto';
+import { listBackups, moveBackup } from '../database/backups.ts';
 import type { Backup } from '../model/backup.ts';
 import { isBackupError, throwIfAborted } from '../model/errors.ts';
 import { volumeNamePattern } from '../model/names.ts';
+import type { RequestContext } from '../model/request-context.ts';
 import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf, dropStaleSnapshots } from './backup-snapshots.ts';
-import { failBackup, releaseSource } from './create-backup.ts';
+import { endTemporaries, failBackup, releaseSource } from './end-backup.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
 import { failRestoreTarget, giveBackRestored } from './restore-backup.ts';
 
@@ -29,20 +31,27 @@ export type Reconciled = {
 
 /** Reconciles rows, store and storage. Throws only `cancelled` and errors of the database. */
 export async function reconcile(environment: ManagerEnvironment, signal: AbortSignal): Promise<Reconciled> {
-  const { database, options, log, clock } = environment;
+  const { database, options, log } = environment;
   const { host } = options;
-  await registerBackupService(database.sql, host, options.availabilityZone, clock.now());
   let reset = 0;
   const deleting: Backup[] = [];
   for (const status of ['creating', 'restoring', 'deleting'] as const) {
     for (const backup of await listBackups(database.sql, { host, status })) {
       throwIfAborted(signal);
       log.info({ backup: backup.id, status }, 'backup was interrupted: putting it right');
-      if (status === 'deleting') deleting.push(backup);
-      else if (status === 'creating') await endCreating(environment, backup, signal);
-      else await endRestoring(environment, backup);
-      if (status !== 'deleting') reset += 1;
+      if (status === 'deleting' && backup.encryptionKeyId === null) {
+        deleting.push(backup);
+        continue;
+      }
+      if (status === 'creating') await endCreating(environment, backup, signal);
+      else if (status === 'restoring') await endRestoring(environment, backup);
+      else await endDeletingEncrypted(environment, backup);
+      reset += 1;
     }
+  }
+  for (const backup of await listBackups(database.sql, { host, status: 'error' })) {
+    throwIfAborted(signal);
+    await endTemporaries(environment, serviceContext(backup), backup);
   }
   const droppedSnapshots = await dropOrphans(environment, signal);
   return { reset, deleting, droppedSnapshots };
@@ -75,6 +84,22 @@ async function endRestoring(environment: ManagerEnvironment, backup: Backup): Pr
   await giveBackRestored(environment, backup.id);
 }
 
+async function endDeletingEncrypted({ database, clock }: ManagerEnvironment, { id }: Backup): Promise<void> {
+  const failReason =
+    'The deletion was interrupted, and only a user may remove the encryption key: delete again.';
+  const step = { from: ['deleting'], to: 'error_deleting' } as const;
+  try {
+    await moveBackup(database.sql, id, step, { failReason }, clock.now());
+  } catch (stale) {
+    if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
+  }
+}
+
+/** Who goes on with what an earlier process began. */
+export function serviceContext({ projectId, userId }: Backup): RequestContext {
+  return { projectId, userId: userId ?? '', requestId: `req-${randomUUID()}` };
+}
+
 /**
  * Removes the snapshots of backups that this database knows and no longer needs, also of volumes that are gone; unknown
  * ones belong to somebody else. What is wrong with one volume does not keep the others from it.
@@ -85,7 +110,12 @@ async function dropOrphans(environment: ManagerEnvironment, signal: AbortSignal)
   for (const backend of storage.all()) {
     for (const volumeId of await listForOrphans(environment, backend, signal)) {
       try {
-        const dropped = await dropStaleSnapshots(environment, backend, volumeId, signal);
+        const dropped = await dropStaleSnapshots(
+          environment,
+          backend,
+          { id: volumeId, nameId: volumeId },
+          signal,
+        );
         if (dropped.length > 0)
           log.info({ volume: volumeId, snapshots: dropped }, 'needless backup snapshots removed');
         count += dropped.length;

@@ -17,20 +17,18 @@
 import { createBudget, withLimit } from '../async/limit.ts';
 import type { Backup } from '../model/backup.ts';
 import { getBackup } from '../database/backups.ts';
-import { BackupError, cancelledBy } from '../model/errors.ts';
+import { BackupError } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import type { Volume } from '../model/volume.ts';
-import { createBackup } from './create-backup.ts';
-import { deleteBackup } from './delete-backup.ts';
-import type { ManagerEnvironment } from './environment.ts';
-import { reconcile } from './init-host.ts';
-import type { OperationRun, Operations, OperationVerb, StartedOperation } from './operations.ts';
+import { registerBackupService } from '../database/services.ts';
+import type { ManagerEnvironment, RequestScope } from './environment.ts';
+import { reconcile, serviceContext } from './init-host.ts';
+import type { Operations, StartedOperation } from './operations.ts';
 import { requestBackup, type BackupRequest } from './request-backup.ts';
 import { requestDelete } from './request-delete.ts';
 import { requestRestore, type MakeVolume } from './request-restore.ts';
 import { resetStatus } from './reset-status.ts';
-import { restoreBackup } from './restore-backup.ts';
-import { verifyBackup } from './verify-backup.ts';
+import { createStartVerbs } from './start-verbs.ts';
 
 export type Started<T> = T & { readonly operation: StartedOperation };
 
@@ -67,47 +65,32 @@ export function createManager(
   const { operations, makeVolume } = deps;
   const { sql } = environment.database;
 
-  const start = (
-    verb: OperationVerb,
-    backup: Backup,
-    volumeId: string,
-    work: (run: OperationRun) => Promise<void>,
-  ): StartedOperation =>
-    operations.start({ verb, projectId: backup.projectId, backupId: backup.id, volumeId }, work);
+  const verbs = createStartVerbs(operations);
+  const scopeOf = (context: RequestContext): RequestScope => ({ environment, context });
 
   /** One at a time, so that a second deletion of a backup sees the first, or the end of it. */
   const askingToDelete = createBudget(1);
 
-  const startDelete = (context: RequestContext, backup: Backup): StartedOperation => {
-    const ended = operations.cancelBackup(backup.id, 'the backup is being deleted');
-    return start('delete', backup, backup.volumeId, async (run) => {
-      await unlessAborted(ended, run.signal);
-      await deleteBackup(environment, context, backup.id, run);
-    });
-  };
-
   return {
     async initHost(signal) {
+      const { host, availabilityZone } = environment.options;
+      await registerBackupService(sql, host, availabilityZone, environment.clock.now());
       const { reset, deleting, droppedSnapshots } = await reconcile(environment, signal);
       environment.log.info({ reset, deleting: deleting.length, droppedSnapshots }, 'earlier work put right');
-      for (const backup of deleting) startDelete(serviceContext(backup), backup);
+      for (const backup of deleting) verbs.remove(scopeOf(serviceContext(backup)), backup);
     },
 
     async backup(context, request) {
       operations.requireRoom();
       const backup = await requestBackup(environment, context, request);
-      const operation = start('create', backup, backup.volumeId, (run) =>
-        createBackup(environment, context, backup.id, run),
-      );
+      const operation = verbs.create(scopeOf(context), backup);
       return { backup, operation };
     },
 
     async restore(context, request) {
       operations.requireRoom();
       const { backup, volume } = await requestRestore(environment, context, request, makeVolume);
-      const operation = start('restore', backup, volume.id, (run) =>
-        restoreBackup(environment, context, backup.id, volume.id, run),
-      );
+      const operation = verbs.restore(scopeOf(context), backup, volume.id);
       return { backup, volume, operation };
     },
 
@@ -117,7 +100,7 @@ export function createManager(
         const running = operations.find('delete', backupId);
         if (running === undefined) {
           const backup = await requestDelete(environment, context, request);
-          return { backup, operation: startDelete(context, backup) };
+          return { backup, operation: verbs.remove(scopeOf(context), backup) };
         }
         const backup = await getBackup(sql, backupId, context.projectId);
         if (force) return { backup, operation: running };
@@ -130,9 +113,7 @@ export function createManager(
       const running = operations.find('verify', backup.id);
       if (running !== undefined) return { backup, operation: running };
       operations.requireRoom();
-      const operation = start('verify', backup, backup.volumeId, (run) =>
-        verifyBackup(environment, backup.id, run),
-      );
+      const operation = verbs.verify(scopeOf(context), backup);
       return { backup, operation };
     },
 
@@ -146,27 +127,5 @@ export function createManager(
       }
       await resetStatus(environment, backupId, to, signal);
     },
-  };
-}
-
-/** Waits for `ended`, which never fails, but no longer than until the signal aborts: then throws its reason. */
-async function unlessAborted(ended: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const stop = () => reject(cancelledBy(signal));
-  signal.addEventListener('abort', stop, { once: true });
-  if (signal.aborted) stop();
-  try {
-    await Promise.race([ended, aborted]);
-  } finally {
-    signal.removeEventListener('abort', stop);
-  }
-}
-
-/** Who goes on with a deletion after a restart. */
-function serviceContext(backup: Backup): RequestContext {
-  return {
-    projectId: backup.projectId,
-    userId: backup.userId ?? '',
-    requestId: `req-${crypto.randomUUID()}`,
   };
 }

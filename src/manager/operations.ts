@@ -1,6 +1,6 @@
 /**
  * The operations of this process: what runs, how far it is, and what became of it. A bounded number runs at
- * once, the rest waits in order; finished ones are remembered up to a bound, and of what a verify found bad so much.
+ * once, the rest waits in order; deletions have places of their own, since they do not wait for backups in Cinder. Finished ones are remembered up to a bound, and of what a verify found bad so much.
  * The registry is where a failed operation is logged; the verbs only throw.
  */
 import { randomUUID } from 'node:crypto';
@@ -113,6 +113,7 @@ export function createOperations(deps: {
 }): Operations {
   const { clock, log } = deps;
   const slots = createBudget(deps.maxRunning);
+  const deletionSlots = createBudget(deps.maxRunning);
   const open = new Map<string, Entry>();
   const finished = new Map<string, Operation>();
   let draining = false;
@@ -123,7 +124,8 @@ export function createOperations(deps: {
     let release: (() => void) | undefined;
     try {
       // One that is cancelled while it waits runs without a slot: its rows are taken, and only the verb gives them back.
-      release = await slots.acquire(1, controller.signal).catch(() => undefined);
+      const places = subject.verb === 'delete' ? deletionSlots : slots;
+      release = await places.acquire(1, controller.signal).catch(() => undefined);
       entry.state = 'running';
       entry.startedAt = clock.now();
       log.info(fields, 'operation started');

@@ -10,6 +10,7 @@ import type { RequestContext } from '../model/request-context.ts';
 import type { Snapshot, Volume } from '../model/volume.ts';
 import { requireWantedContainer } from './backup-objects.ts';
 import type { ManagerEnvironment } from './environment.ts';
+import { persist } from './row-step.ts';
 
 export type BackupRequest = {
   readonly volumeId: string;
@@ -85,7 +86,8 @@ export async function requestBackup(
     );
     await insertBackupMetadata(sql, id, request.metadata, now);
   });
-  return await getBackup(database.sql, id);
+  // The row is made: only its operation gives back what it holds.
+  return await persist(() => getBackup(database.sql, id), AbortSignal.timeout(options.rowTimeoutMs));
 }
 
 function requireVolume(volume: Volume, force: boolean): void {

@@ -43,7 +43,7 @@ export async function requestDelete(
 }
 
 /** A child that was never finished, and is not being made either, has nothing that the parent's objects would be needed for. */
-function needsParent({ status, objectCount }: Backup): boolean {
+export function needsParent({ status, objectCount }: Backup): boolean {
   return objectCount !== null || status === 'creating' || status === 'available' || status === 'restoring';
 }
 

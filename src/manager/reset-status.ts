@@ -27,7 +27,7 @@ export async function resetStatus(
   to: 'available' | 'error',
   signal: AbortSignal,
 ): Promise<void> {
-  const { database, resources, clock } = environment;
+  const { database, resources } = environment;
   const backup = await getBackup(database.sql, backupId);
   const { service } = resources.store;
   if (backup.service !== null && !service.startsWith(backup.service)) {
@@ -36,25 +36,42 @@ export async function resetStatus(
       `Reset backup status aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,
     );
   }
-  const from = resettable.filter((status) => status === backup.status);
-  if (from.length === 0) {
-    throw new BackupError('state-invalid', `backup ${backupId} is ${backup.status}: that cannot be reset`);
-  }
+  const from = requireResettable(backup);
   const outcome = to === 'available' ? await checkedOutcome(environment, backup, signal) : {};
+  await writeReset(environment, backupId, { from, to }, outcome);
+}
+
+/** What a backup that was never finished turned out to be. */
+export type ResetOutcome = Pick<BackupChanges, 'parentId' | 'objectCount' | 'sizeGiB'>;
+
+/** The status of a backup that may be reset; `state-invalid` for one that may not. */
+export function requireResettable({ id, status }: Backup): BackupStatus {
+  const found = resettable.find((each) => each === status);
+  if (found !== undefined) return found;
+  throw new BackupError('state-invalid', `backup ${id} is ${status}: that cannot be reset`);
+}
+
+/** Sets the status, and counts a backup that was never finished at its parent. */
+export async function writeReset(
+  { database, clock }: ManagerEnvironment,
+  backupId: string,
+  { from, to }: { readonly from: BackupStatus; readonly to: 'available' | 'error' },
+  outcome: ResetOutcome,
+): Promise<void> {
+  const now = clock.now();
   await database.transaction(async (sql) => {
-    const now = clock.now();
-    await moveBackup(sql, backupId, { from, to }, outcome, now);
+    await moveBackup(sql, backupId, { from: [from], to }, outcome, now);
     const { parentId } = outcome;
     if (parentId !== undefined && parentId !== null) await countDependent(sql, parentId, 1, now);
   });
 }
 
 /** Checks the backup and its ancestors. Of one whose last commit was lost: what that would have written, by its metadata. */
-async function checkedOutcome(
+export async function checkedOutcome(
   { database, resources: { store } }: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,
-): Promise<Pick<BackupChanges, 'parentId' | 'objectCount' | 'sizeGiB'>> {
+): Promise<ResetOutcome> {
   if (backup.objectCount !== null) {
     await checkChain(store, await loadChain(database.sql, backup), signal);
     return {};

@@ -1,26 +1,32 @@
 /**
  * Restores a backup: what BackupManager.restore_backup does (cinder/backup/manager.py). The row is `restoring` and
  * the volume `restoring-backup` when it starts; at the end the backup is `available` again, and the volume
- * `available`, or `error_restoring` if it failed, or `error` if it was cancelled.
+ * `available`, or `error_restoring` if it failed, or `error` if it was cancelled or never begun.
+ *
+ * `volume_is_new` of RPC 2.4 makes no difference: what Python leaves out of a new volume, all-zero pieces, is wrong where an
+ * older layer has data there.
  */
 import { getBackup, moveBackup } from '../database/backups.ts';
-import { insertFailureMessage } from '../database/messages.ts';
+import type { Sql } from '../database/database.ts';
 import { replaceGlanceMetadata } from '../database/volume-glance-metadata.ts';
 import { listVolumeMetadata, replaceVolumeMetadata, setVolumeMetadata } from '../database/volume-metadata.ts';
 import { getVolume, moveVolume } from '../database/volumes.ts';
 import { chainLengthBytes } from '../layout/chain.ts';
 import type { Backup } from '../model/backup.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
-import { volumeName } from '../model/names.ts';
 import type { RequestContext } from '../model/request-context.ts';
-import type { Volume, VolumeStatus } from '../model/volume.ts';
+import { nameOnStorage, type Volume, type VolumeStatus } from '../model/volume.ts';
 import { runRestore } from '../pipeline/restore.ts';
 import { loadChain, readLayers } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
+import { tellFailure } from './failure-message.ts';
 import type { OperationRun } from './operations.ts';
+import { refusal } from './refusal.ts';
+import { restoreKey } from './restore-key.ts';
 import { persist } from './row-step.ts';
+import { watchRow } from './row-watch.ts';
 import { settleAll } from './settle-all.ts';
-import { restoredMeta } from './volume-meta.ts';
+import { restoredMeta, type RestoredMeta } from './volume-meta.ts';
 
 /** Runs the restore to its end. Throws what stopped it, after the statuses have been put right. */
 export async function restoreBackup(
@@ -30,32 +36,53 @@ export async function restoreBackup(
   volumeId: string,
   run: OperationRun,
 ): Promise<void> {
-  const { sql } = environment.database;
+  const { database, cloud, options, resources } = environment;
+  const { sql } = database;
+  const asked = { backupId, volumeId, projectId: context.projectId };
   try {
-    const backup = await getBackup(sql, backupId);
-    const volume = await getVolume(sql, volumeId);
+    const rows = AbortSignal.any([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+    const backup = await persist(() => getBackup(sql, backupId), rows);
+    asked.projectId = backup.projectId;
+    const volume = await persist(() => getVolume(sql, volumeId), rows);
+    cloud.notify(backup, 'restore.start');
     throwIfAborted(run.signal);
     requireStatuses(backup, volume);
-    const volumeMeta = await transfer(environment, backup, volume, run);
-    await finish(environment, backup, volume, volumeMeta);
+    requireOurs(backup, resources.store.service);
+    const meta = restoredMeta(await transfer(environment, backup, volume, run), volume);
+    await restoreKey(environment, backup, volume, meta, run.signal);
+    await finish(environment, backup, volume, meta, run.signal);
   } catch (error) {
-    throw await undo(environment, context, { backupId, volumeId }, error);
+    const failure = await undo(environment, context, asked, error);
+    if (isBackupError(error, 'cancelled')) await tellEnd(environment, backupId);
+    throw failure;
   }
+  await tellEnd(environment, backupId);
 }
 
 function requireStatuses(backup: Backup, volume: Volume): void {
   if (volume.status !== 'restoring-backup' && volume.status !== 'creating') {
-    throw new BackupError(
-      'state-invalid',
+    throw refusal(
+      'InvalidVolume',
       `Restore backup aborted, expected volume status restoring-backup,creating but got ${volume.status}.`,
+      'volume state',
     );
   }
   if (backup.status !== 'restoring') {
-    throw new BackupError(
-      'state-invalid',
+    throw refusal(
+      'InvalidBackup',
       `Restore backup aborted: expected backup status restoring but got ${backup.status}.`,
+      'invalid state',
     );
   }
+}
+
+function requireOurs(backup: Backup, service: string): void {
+  if (backup.service === null || service.startsWith(backup.service)) return;
+  throw refusal(
+    'InvalidBackup',
+    `Restore backup aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,
+    null,
+  );
 }
 
 /** Returns the newest layer's `volume_meta`. */
@@ -63,13 +90,17 @@ async function transfer(
   environment: ManagerEnvironment,
   backup: Backup,
   volume: Volume,
-  { signal, progress }: OperationRun,
+  run: OperationRun,
 ): Promise<string | null> {
-  const { resources, database, storage } = environment;
-  using held = await readLayers(resources, await loadChain(database.sql, backup), signal);
+  const { resources, database, storage, options } = environment;
+  using watch = watchRow(environment, backup.id, 'restoring', run.signal);
+  const { signal } = watch;
+  const rows = AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const chain = await persist(() => loadChain(database.sql, backup), rows);
+  using held = await readLayers(resources, chain, signal);
   const { layers } = held;
   const backend = storage.forHost(volume.host);
-  const { size_bytes: targetBytes } = await backend.getVolume(volumeName(volume.id), signal);
+  const { size_bytes: targetBytes } = await backend.getVolume(nameOnStorage(volume), signal);
   const neededBytes = chainLengthBytes(layers.map(({ metadata }) => metadata));
   if (targetBytes < neededBytes) {
     throw new BackupError(
@@ -77,8 +108,8 @@ async function transfer(
       `volume ${volume.id} has ${targetBytes} bytes, backup ${backup.id} needs ${neededBytes}: extend the volume, or restore into a new one`,
     );
   }
-  const target = await backend.openTarget(volumeName(volume.id), targetBytes, signal);
-  await runRestore(resources, { chain: layers, target, progress, signal });
+  const target = await backend.openTarget(nameOnStorage(volume), targetBytes, signal);
+  await runRestore(resources, { chain: layers, target, progress: run.progress, signal });
   return layers.at(-1)?.metadata.volumeMeta ?? null;
 }
 
@@ -86,50 +117,78 @@ async function finish(
   environment: ManagerEnvironment,
   backup: Backup,
   volume: Volume,
-  volumeMeta: string | null,
+  meta: RestoredMeta,
+  cancelled: AbortSignal,
 ): Promise<void> {
-  const now = environment.clock.now();
-  const meta = restoredMeta(volumeMeta, volume);
-  await environment.database.transaction(async (sql) => {
-    const before = (await listVolumeMetadata(sql, [volume.id])).get(volume.id)?.['src_backup_id'];
-    if (meta.user !== undefined) await replaceVolumeMetadata(sql, volume.id, meta.user, now);
-    if (meta.glance !== undefined) await replaceGlanceMetadata(sql, volume.id, meta.glance, now);
-    if (backup.volumeId !== volume.id || (before !== undefined && before !== backup.id)) {
-      await setVolumeMetadata(sql, volume.id, { src_backup_id: backup.id }, now);
-    }
-    const changes = { ...meta.base, ...(volume.status === 'creating' ? { launchedAt: now } : {}) };
+  const { database, clock, options } = environment;
+  const signal = AbortSignal.any([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
+  let isUncertain = false;
+  const commit = async () => {
     try {
-      const step = { from: ['restoring-backup', 'creating'], to: 'available' } as const;
-      await moveVolume(sql, volume.id, step, changes, now);
+      await database.transaction((sql) => writeFinish(environment, sql, backup, volume, meta, clock.now()));
     } catch (error) {
-      if (!isBackupError(error, 'stale-update', 'not-found')) throw error;
-      environment.log.warn(
-        { volume: volume.id, err: error },
-        'restored volume left as somebody else moved it',
-      );
+      // The answer to an earlier commit was lost, the commit was not.
+      const isDone = isBackupError(error, 'stale-update') && error.details['status'] === 'available';
+      if (isUncertain && isDone) return;
+      isUncertain ||= isBackupError(error, 'database-unavailable');
+      throw error;
     }
-    await moveBackup(sql, backup.id, { from: ['restoring'], to: 'available' }, {}, now);
-  });
+  };
+  await persist(commit, signal);
+}
+
+async function writeFinish(
+  { log }: ManagerEnvironment,
+  sql: Sql,
+  backup: Backup,
+  volume: Volume,
+  meta: RestoredMeta,
+  now: Date,
+): Promise<void> {
+  const before = (await listVolumeMetadata(sql, [volume.id])).get(volume.id)?.['src_backup_id'];
+  if (meta.user !== undefined) await replaceVolumeMetadata(sql, volume.id, meta.user, now);
+  if (meta.glance !== undefined) await replaceGlanceMetadata(sql, volume.id, meta.glance, now);
+  if (backup.volumeId !== volume.id || (before !== undefined && before !== backup.id)) {
+    await setVolumeMetadata(sql, volume.id, { src_backup_id: backup.id }, now);
+  }
+  const changes = { ...meta.base, ...(volume.status === 'creating' ? { launchedAt: now } : {}) };
+  await moveBackup(sql, backup.id, { from: ['restoring'], to: 'available' }, {}, now);
+  try {
+    const step = { from: ['restoring-backup', 'creating'], to: 'available' } as const;
+    await moveVolume(sql, volume.id, step, changes, now);
+  } catch (err) {
+    if (!isBackupError(err, 'stale-update', 'not-found')) throw err;
+    log.warn({ volume: volume.id, err }, 'restored volume left as somebody else moved it');
+  }
+}
+
+/** A failed restore has no end, a cancelled one has (restore_backup). */
+async function tellEnd(
+  { database, cloud, log, options }: ManagerEnvironment,
+  backupId: string,
+): Promise<void> {
+  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
+  try {
+    cloud.notify(await persist(() => getBackup(database.sql, backupId), signal), 'restore.end');
+  } catch (err) {
+    log.warn({ backup: backupId, err }, 'the end of a restore was not notified');
+  }
 }
 
 async function undo(
   environment: ManagerEnvironment,
   context: RequestContext,
-  { backupId, volumeId }: { readonly backupId: string; readonly volumeId: string },
+  { backupId, volumeId, projectId }: { backupId: string; volumeId: string; projectId: string },
   error: unknown,
 ): Promise<unknown> {
-  const { database, clock, options } = environment;
-  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
-  const cancelled = isBackupError(error, 'cancelled');
-  const { projectId, requestId } = context;
-  const about = { verb: 'restore', backupId, projectId, requestId } as const;
-  const to = cancelled ? 'error' : 'error_restoring';
+  const signal = AbortSignal.timeout(environment.options.rowTimeoutMs);
+  const isRefused = isBackupError(error) && Object.hasOwn(error.details, 'message');
+  const to = isRefused || isBackupError(error, 'cancelled') ? 'error' : 'error_restoring';
+  const about = { verb: 'restore', backup: { id: backupId, projectId }, volumeId } as const;
   return settleAll(error, [
     () => persist(() => failRestoreTarget(environment, volumeId, to), signal),
     () => persist(() => giveBackRestored(environment, backupId), signal),
-    async () => {
-      if (!cancelled) await insertFailureMessage(database.sql, about, clock.now());
-    },
+    () => tellFailure(environment, context, about, error),
   ]);
 }
 

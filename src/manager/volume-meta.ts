@@ -29,7 +29,11 @@ const keyed = z.record(z.string(), z.coerce.string());
 const volumeMeta = z.object({
   version: z.union([z.literal(1), z.literal(2)]),
   'volume-base-metadata': z
-    .object({ display_name: z.string().nullish(), display_description: z.string().nullish() })
+    .object({
+      display_name: z.string().nullish(),
+      display_description: z.string().nullish(),
+      encryption_key_id: z.string().nullish(),
+    })
     .optional(),
   'volume-metadata': keyed.optional(),
   'volume-glance-metadata': keyed.optional(),
@@ -39,6 +43,8 @@ export type RestoredMeta = {
   readonly base: { readonly name?: string; readonly description?: string | null };
   readonly user?: UserMetadata | undefined;
   readonly glance?: UserMetadata | undefined;
+  /** The key that the volume had when it was backed up; null if it was not encrypted. Version 1 does not keep it. */
+  readonly encryptionKeyId: string | null;
 };
 
 /**
@@ -46,7 +52,7 @@ export type RestoredMeta = {
  * was made for the restore. `corrupt` if the text is not what a backup keeps.
  */
 export function restoredMeta(text: string | null, target: Pick<Volume, 'name'>): RestoredMeta {
-  if (text === null) return { base: {} };
+  if (text === null) return { base: {}, encryptionKeyId: null };
   const parsed = volumeMeta.safeParse(parseJson(text));
   if (!parsed.success) {
     throw new BackupError(
@@ -62,6 +68,7 @@ export function restoredMeta(text: string | null, target: Pick<Volume, 'name'>):
     base: name !== '' && isOurs ? { name, description } : {},
     user: data['volume-metadata'],
     glance: data['volume-glance-metadata'],
+    encryptionKeyId: data.version === 1 ? null : (data['volume-base-metadata']?.encryption_key_id ?? null),
   };
 }
 

@@ -1,9 +1,12 @@
 /** Volumes and Cinder snapshots as their rows tell it. */
+import { volumeName } from './names.ts';
 
 export const gibibyte = 1024 ** 3;
 
 export type Volume = {
   readonly id: string;
+  /** The id under which the storage knows it: another one after a migration (`_name_id`). */
+  readonly nameId: string;
   readonly projectId: string;
   readonly userId: string | null;
   /** `host@backend#pool`. */
@@ -49,6 +52,11 @@ export type VolumeStatus =
 
 /** Statuses of a Cinder snapshot that are written here. */
 export type SnapshotStatus = 'creating' | 'available' | 'backing-up' | 'deleting' | 'deleted' | 'error';
+
+/** What the volume is called on the storage. */
+export function nameOnStorage({ nameId }: Pick<Volume, 'nameId'>): string {
+  return volumeName(nameId);
+}
 
 /** `host` without the pool: what names a backend in the metadata of a backup. */
 export function backendOf(host: string): string {

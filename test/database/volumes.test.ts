@@ -2,7 +2,6 @@ import { randomUUID } from 'node:crypto';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import type { Database } from '../../src/database/database.ts';
 import { insertFailureMessage } from '../../src/database/messages.ts';
-import { registerBackupService } from '../../src/database/services.ts';
 import { getSnapshot, insertSnapshot, listSnapshots, moveSnapshot } from '../../src/database/snapshots.ts';
 import { openSqliteDatabase } from '../../src/database/sqlite/sqlite-database.ts';
 import { findGlanceMetadata, replaceGlanceMetadata } from '../../src/database/volume-glance-metadata.ts';
@@ -98,18 +97,11 @@ test('a snapshot moves only from the status that is expected, and a deleted one 
   await expect(getSnapshot(database.sql, id)).rejects.toMatchObject({ code: 'not-found' });
 });
 
-test('the service has one row however often it starts', async () => {
-  await registerBackupService(database.sql, 'host', 'nova', now);
-  await registerBackupService(database.sql, 'host', 'nova', now);
-  const rows = await database.sql.selectFrom('services').select(['host', 'report_count']).execute();
-  expect(rows).toEqual([{ host: 'host', report_count: 1 }]);
-});
-
 test('a failure message has the event of cinder and thirty days to live', async () => {
   const backupId = randomUUID();
   await insertFailureMessage(
     database.sql,
-    { verb: 'create', backupId, projectId: 'p', requestId: 'req-1' },
+    { verb: 'create', detail: 'driver', resourceId: backupId, projectId: 'p', requestId: 'req-1' },
     now,
   );
   const row = await database.sql.selectFrom('messages').selectAll().executeTakeFirstOrThrow();

@@ -293,15 +293,27 @@ test.each([
   ['before it begins', 1],
   ['after it has read its row', 2],
   ['before it writes its place', 3],
-])('a database that is away %s keeps no volume', async (_when, after) => {
+  ['before it reads the rows of the volume', 5],
+])('a database that is away %s is waited for', async (_when, after) => {
   const volumeId = await rig.addVolume(sizeBytes);
   rig.failDatabase(after, 3);
   const { row, operation } = await rig.backup(volumeId);
-  expect(operation.error).toMatchObject({ code: 'database-unavailable' });
-  expect(row).toMatchObject({ status: 'error', failReason: 'the database does not answer' });
+  expect(operation).toMatchObject({ state: 'succeeded', error: null });
+  expect(row).toMatchObject({ status: 'available', objectCount: 10 });
   expect(await rig.volumeStatus(volumeId)).toBe('available');
-  expect(keysIn(rig)).toEqual([]);
-  expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+});
+
+test('a database that is away when all is stored is waited for', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const hold = rig.store.hold('putStream', /_metadata$/);
+  const making = rig.backup(volumeId);
+  await hold.reached;
+  rig.failDatabase(0, 4);
+  hold.open();
+  const { row, operation } = await making;
+  expect(operation.state).toBe('succeeded');
+  expect(row).toMatchObject({ status: 'available', objectCount: 10 });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
 });
 
 test('a database that is away while it is cleaned up after is asked again', async () => {

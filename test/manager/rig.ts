@@ -12,6 +12,7 @@ import { openSqliteDatabase } from '../../src/database/sqlite/sqlite-database.ts
 import { getVolume, insertVolume } from '../../src/database/volumes.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
 import { createAgentStorage, createStorageDirectory } from '../../src/manager/agent-storage.ts';
+import { noCloud } from '../../src/manager/cloud.ts';
 import type { ManagerEnvironment, StorageBackend } from '../../src/manager/environment.ts';
 import { createLocalVolumes, type LocalVolumes } from '../../src/manager/local-volumes.ts';
 import { createManager, type Manager } from '../../src/manager/manager.ts';
@@ -131,7 +132,12 @@ export function createRig(
       codec: 'zlib',
       mergeGapBytes: 0,
       cleanupTimeoutMs: 10_000,
+      rowTimeoutMs: 10_000,
+      watchIntervalMs: 3_600_000,
+      quota: null,
+      notifyProgress: { objects: Infinity, intervalMs: 0 },
     },
+    cloud: noCloud,
   };
   const operations = createOperations({
     maxRunning: changes.maxRunning ?? 4,

@@ -1,0 +1,192 @@
+/**
+ * How the making of a backup ends: in one transaction, or undone. What it took is given back in either case: the volume or the
+ * Cinder snapshot, objects and storage snapshot, temporary volumes.
+ */
+import { countDependent, findBackup, getBackup, listBackups, moveBackup } from '../database/backups.ts';
+import type { Sql } from '../database/database.ts';
+import { moveSnapshot } from '../database/snapshots.ts';
+import { findVolume, moveVolume } from '../database/volumes.ts';
+import { failReasonOf, type Backup } from '../model/backup.ts';
+import { BackupError, isBackupError, type ErrorDetails } from '../model/errors.ts';
+import type { RequestContext } from '../model/request-context.ts';
+import type { Volume } from '../model/volume.ts';
+import { removeObjects } from './backup-objects.ts';
+import { dropSnapshotsOf } from './backup-snapshots.ts';
+import type { ManagerEnvironment } from './environment.ts';
+import { tellFailure } from './failure-message.ts';
+import { persist } from './row-step.ts';
+import { settleAll } from './settle-all.ts';
+import { removeTemporaries } from './temporary-volumes.ts';
+
+/**
+ * The backup counts from here on. A database that is away is waited for: everything is stored. Its source may have been
+ * taken out of our hands: that is no reason to lose it. Returns the row.
+ */
+export async function finishBackup(
+  environment: ManagerEnvironment,
+  backup: Backup,
+  volume: Volume,
+  changes: { readonly parentId: string | null; readonly sizeGiB: number; readonly objectCount: number },
+  cancelled: AbortSignal,
+): Promise<Backup> {
+  const { database, clock, options } = environment;
+  const signal = AbortSignal.any([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
+  let isUncertain = false;
+  const commit = async () => {
+    try {
+      await database.transaction((sql) =>
+        writeFinish(environment, sql, backup, volume, changes, clock.now()),
+      );
+    } catch (error) {
+      // The answer to an earlier commit was lost, the commit was not.
+      if (isUncertain && isBackupError(error, 'stale-update') && statusIn(error.details) === 'available')
+        return;
+      isUncertain ||= isBackupError(error, 'database-unavailable');
+      throw error;
+    }
+  };
+  await persist(commit, signal);
+  return await persist(() => getBackup(database.sql, backup.id), signal);
+}
+
+async function writeFinish(
+  { log }: ManagerEnvironment,
+  sql: Sql,
+  backup: Backup,
+  volume: Volume,
+  changes: { readonly parentId: string | null; readonly sizeGiB: number; readonly objectCount: number },
+  now: Date,
+): Promise<void> {
+  await moveBackup(sql, backup.id, { from: ['creating'], to: 'available' }, changes, now);
+  if (changes.parentId !== null) await countDependent(sql, changes.parentId, 1, now);
+  try {
+    await moveSource(sql, backup, volume, 'backing-up', now);
+  } catch (err) {
+    if (!isBackupError(err, 'stale-update', 'not-found')) throw err;
+    log.warn({ backup: backup.id, err }, 'source not given back: somebody else moved it');
+  }
+}
+
+function statusIn(details: ErrorDetails): unknown {
+  return details['status'];
+}
+
+async function moveSource(
+  sql: Sql,
+  { snapshotId }: Backup,
+  volume: Pick<Volume, 'id' | 'previousStatus'>,
+  previousStatus: string,
+  now: Date,
+): Promise<void> {
+  if (snapshotId !== null) {
+    await moveSnapshot(sql, snapshotId, { from: ['backing-up'], to: 'available' }, now);
+  } else {
+    const to = volume.previousStatus ?? 'available';
+    await moveVolume(sql, volume.id, { from: ['backing-up'], to }, { previousStatus }, now);
+  }
+}
+
+/**
+ * Puts everything right after `error` and returns what is to be thrown: the error, followed by those of the
+ * cleaning up. The rows come last, so that a crash in here leaves a row that a restart cleans up after. A backup
+ * that is `available` all the same (its last commit went through, the answer did not) is left alone; so are the
+ * objects of one whose row cannot be read, which may be such a one, and of one that was not begun here.
+ */
+export async function undoBackup(
+  environment: ManagerEnvironment,
+  context: RequestContext,
+  asked: { readonly id: string; readonly row: Backup | undefined; readonly began: boolean },
+  error: unknown,
+): Promise<unknown> {
+  const { database, resources, options } = environment;
+  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
+  const rows = AbortSignal.timeout(options.rowTimeoutMs);
+  const giveBack = (backup: Backup | undefined) => [
+    async () => {
+      if (backup !== undefined) await persist(() => releaseSource(environment, backup), rows);
+    },
+    () => persist(() => failBackup(environment, asked.id, failReasonOf(error)), rows),
+  ];
+  let backup: Backup | undefined;
+  try {
+    backup = await persist(() => findBackup(database.sql, asked.id), rows);
+  } catch (unreadable) {
+    return settleAll(error, [() => Promise.reject(unreadable), ...giveBack(asked.row)]);
+  }
+  if (backup === undefined || backup.status === 'available' || backup.status === 'restoring') return error;
+  const found = backup;
+  const isUnfinished = found.status === 'creating' || found.status === 'deleting';
+  const isOurs = isUnfinished || (asked.began && found.objectCount === null);
+  const removals = isOurs
+    ? [() => removeObjects(resources.store, found, signal), () => dropSnapshotsOf(environment, found, signal)]
+    : [];
+  return settleAll(error, [
+    ...removals,
+    ...giveBack(found),
+    () => tellFailure(environment, context, { verb: 'create', backup: found }, error),
+  ]);
+}
+
+/** The row becomes `error`, unless somebody took it out of our hands to delete it. */
+export async function failBackup(
+  { database, clock }: ManagerEnvironment,
+  backupId: string,
+  failReason: string,
+): Promise<void> {
+  try {
+    await moveBackup(
+      database.sql,
+      backupId,
+      { from: ['creating'], to: 'error' },
+      { failReason },
+      clock.now(),
+    );
+  } catch (stale) {
+    if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
+  }
+}
+
+/**
+ * Gives back the volume, or the Cinder snapshot, that a backup was made of. It may have been taken out of our hands, or
+ * be taken for another backup: then it stays as it is. Looked at after the step, under the lock that the step takes.
+ */
+export async function releaseSource(environment: ManagerEnvironment, backup: Backup): Promise<void> {
+  const { database, clock } = environment;
+  const volume = await findVolume(database.sql, backup.volumeId);
+  if (volume === undefined) return;
+  try {
+    await database.transaction(async (sql) => {
+      await moveSource(sql, backup, volume, 'error_backing-up', clock.now());
+      const making = await listBackups(sql, { volumeId: volume.id, status: 'creating' });
+      const other = making.find(({ id, snapshotId }) => id !== backup.id && snapshotId === backup.snapshotId);
+      if (other === undefined) return;
+      throw new BackupError(
+        'stale-update',
+        `backup ${other.id} is being made of what ${backup.id} was made of`,
+      );
+    });
+  } catch (stale) {
+    if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
+  }
+}
+
+/** The temporary volumes of a backup that has ended, whichever way. What cannot be removed is told to the user, and logged. */
+export async function endTemporaries(
+  environment: ManagerEnvironment,
+  context: RequestContext,
+  backup: Pick<Backup, 'id' | 'projectId'>,
+): Promise<void> {
+  const signal = AbortSignal.timeout(environment.options.cleanupTimeoutMs);
+  try {
+    await removeTemporaries(environment, backup.id, signal);
+  } catch (err) {
+    environment.log.error(
+      { backup: backup.id, err },
+      'temporary volumes not removed: the next start tries again',
+    );
+    const told = new BackupError('state-invalid', 'temporary volumes are left', {
+      details: { message: 'cleanup' },
+    });
+    await tellFailure(environment, context, { verb: 'create', backup }, told);
+  }
+}

@@ -1,0 +1,98 @@
+/**
+ * reset_status (cinder/backup/manager.py): an administrator sets a backup's status by hand. On a backup that is restored it
+ * cancels the restore, as Cinder's driver does when it sees the status change: the volume ends in `error`, the backup is
+ * `available`. What nobody works on any more, but a row still holds, is given back with it.
+ */
+import { getBackup } from '../database/backups.ts';
+import type { Backup, BackupStatus } from '../model/backup.ts';
+import { BackupError } from '../model/errors.ts';
+import { endTemporaries, releaseSource } from './end-backup.ts';
+import type { RequestScope } from './environment.ts';
+import type { Operations } from './operations.ts';
+import { refusal } from './refusal.ts';
+import { failRestoreTarget } from './restore-backup.ts';
+import { checkedOutcome, requireResettable, writeReset } from './reset-status.ts';
+import { persist } from './row-step.ts';
+
+/** Sets the status, and tells Ceilometer. `not-found`, `message-invalid`, `state-invalid` for a backup of another store. */
+export async function takeReset(
+  scope: RequestScope,
+  operations: Operations,
+  backupId: string,
+  status: string,
+): Promise<void> {
+  const { environment, context } = scope;
+  const { database, options, resources, log, cloud } = environment;
+  const to = statusOf(status);
+  const rows = AbortSignal.timeout(options.rowTimeoutMs);
+  const backup = await persist(() => getBackup(database.sql, backupId), rows);
+  const { service } = resources.store;
+  if (backup.service !== null && !service.startsWith(backup.service)) {
+    throw refusal(
+      'InvalidBackup',
+      `Reset backup status aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,
+      null,
+    );
+  }
+  if (backup.service === null) {
+    log.warn({ backup: backupId }, 'a backup that no service ever worked on keeps its status, as in Cinder');
+    return;
+  }
+  if (await isSettledByOperation(scope, operations, backup, to)) return;
+  await persist(() => writeStatus(scope, backupId, to), rows);
+  if (to === 'error') await endTemporaries(environment, context, backup);
+  cloud.notify(await persist(() => getBackup(database.sql, backupId), rows), 'reset_status.end');
+}
+
+/** True if an operation on the backup decides what it becomes: one that runs, or that was cancelled by the reset. */
+async function isSettledByOperation(
+  { environment }: RequestScope,
+  operations: Operations,
+  { id }: Backup,
+  to: ResetStatus,
+): Promise<boolean> {
+  const { log, cloud, database } = environment;
+  if (operations.find('delete', id) !== undefined) {
+    log.warn({ backup: id, to }, 'the backup is being deleted: the deletion goes on');
+    return true;
+  }
+  if (operations.find('create', id) !== undefined && to === 'available') {
+    log.warn({ backup: id, to }, 'the backup is being made: it becomes available when it is whole');
+    return true;
+  }
+  const isRestored = operations.find('restore', id) !== undefined;
+  if (!isRestored && operations.find('create', id) === undefined) return false;
+  await operations.cancelBackup(id, 'the status of the backup was reset');
+  cloud.notify(await getBackup(database.sql, id), 'reset_status.end');
+  return true;
+}
+
+async function writeStatus({ environment }: RequestScope, id: string, to: ResetStatus): Promise<void> {
+  const { database, log, options } = environment;
+  const backup = await getBackup(database.sql, id);
+  const from = requireResettable(backup);
+  const isUnfinished = to === 'available' && backup.objectCount === null;
+  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
+  const outcome = isUnfinished
+    ? await checkedOutcome(environment, backup, signal).catch((err: unknown) => {
+        log.warn({ backup: id, err }, 'a backup that is not whole was set to available by hand');
+        return {};
+      })
+    : {};
+  if (backup.status === 'creating') await releaseSource(environment, backup);
+  if (backup.status === 'restoring' && backup.restoreVolumeId !== null) {
+    await failRestoreTarget(environment, backup.restoreVolumeId, 'error_restoring');
+  }
+  await writeReset(environment, id, { from, to }, outcome);
+  log.info({ backup: id, from, to }, 'status set by hand');
+}
+
+type ResetStatus = Extract<BackupStatus, 'available' | 'error'>;
+
+function statusOf(status: string): ResetStatus {
+  if (status === 'available' || status === 'error') return status;
+  throw new BackupError(
+    'message-invalid',
+    `a backup cannot be reset to ${JSON.stringify(status.slice(0, 40))}: it must be available or error`,
+  );
+}
