@@ -19,7 +19,20 @@ export default defineConfig({
           ...shared,
           name: 'integration',
           include: ['test/{interop,integration,e2e}/**/*.test.ts'],
+          exclude: ['test/e2e/openstack/**'],
           testTimeout: 600_000,
+          hookTimeout: 300_000,
+          fileParallelism: false,
+        },
+      },
+      {
+        // A whole Cinder, started once for all files; see test/stage.
+        test: {
+          ...shared,
+          name: 'e2e',
+          include: ['test/e2e/openstack/**/*.test.ts'],
+          globalSetup: ['test/e2e/openstack/stage-setup.ts'],
+          testTimeout: 300_000,
           hookTimeout: 300_000,
           fileParallelism: false,
         },

@@ -72,7 +72,6 @@ project_name = service
 username = cinder
 password = cinder
 region_name = ${region}
-memcached_servers = 127.0.0.1:${settings.ports.memcached}
 service_token_roles_required = true
 
 [oslo_concurrency]

@@ -55,7 +55,7 @@ def make_keys(directory):
                 out.write(fernet.Fernet.generate_key().decode())
 
 
-def bootstrap(url, swift_url, region, services):
+def bootstrap(url, swift_url, region, services, elsewhere):
     from keystone.cmd import bootstrap as maker
     from keystone.server import backends
     backends.load_backends = lambda: None  # the application has loaded them
@@ -90,9 +90,10 @@ def bootstrap(url, swift_url, region, services):
         for role in wanted:
             apis.assignment_api.add_role_to_user_and_project(made['id'], projects[project], roles[role])
     catalog = [{'type': 'object-store', 'name': 'swift', 'url': base + '/v1/AUTH_$(project_id)s', 'region': where}
-               for where, base in ((region, swift_url), ('Elsewhere', 'http://127.0.0.1:1'))]
+               for where, base in [(region, swift_url)] + [('Elsewhere', 'http://127.0.0.1:1')] * elsewhere]
     catalog += [dict(each, region=region) for each in services]
-    apis.catalog_api.create_region({'id': 'Elsewhere', 'description': '', 'parent_region_id': None})
+    if elsewhere:
+        apis.catalog_api.create_region({'id': 'Elsewhere', 'description': '', 'parent_region_id': None})
     made = {}
     for each in catalog:
         if each['type'] not in made:
@@ -129,7 +130,8 @@ def main():
     make_keys(directory)
     sys.argv = ['keystone']
     app = make_tables(conf_file)
-    made = bootstrap(wanted['url'], wanted['swiftUrl'], wanted['region'], wanted.get('services', []))
+    made = bootstrap(wanted['url'], wanted['swiftUrl'], wanted['region'], wanted.get('services', []),
+                     wanted.get('elsewhere', True))
     server = wsgiref.simple_server.make_server('127.0.0.1', wanted['port'], app, Server, Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(json.dumps(made), flush=True)
