@@ -21,6 +21,7 @@ import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { BackendInfo } from '../protocol/calls.ts';
 import { lockDirectory } from './file-lock.ts';
+import { openFileSnapshot } from './file-source.ts';
 import { translateFileError, unsupported } from './file-errors.ts';
 import { findFileRanges } from './file-ranges.ts';
 import { createFileSnapshots, infoOf, reflink, type FileThreads, type OpenRecord } from './file-snapshots.ts';
@@ -151,10 +152,7 @@ export async function createFileBackend(options: {
       }
       return await findFileRanges({ threads, ...found, request, previous, current });
     },
-    async snapshotSource(volume, snapshot) {
-      const { identity, size_bytes } = await snapshots.read(volume, snapshot);
-      return { kind: 'file', path: snapshots.pathOf(volume, snapshot), sizeBytes: size_bytes, identity };
-    },
+    openSnapshot: (volume, snapshot) => openFileSnapshot(snapshots, volume, snapshot),
     async openTarget(volume) {
       requireNoTarget(volume);
       targets.add(volume);

@@ -1,13 +1,14 @@
 /**
- * One job of a reader thread: reads a list of extents from an open file and turns it into whole frames, ready to
+ * One job of a reader thread: reads a list of extents of an open snapshot and turns it into whole frames, ready to
  * be sent. Runs in a worker: synchronous system calls are right here.
  */
 import { hash } from 'node:crypto';
 import { readSync } from 'node:fs';
 import { digestBytes } from '../model/digest.ts';
 import { BackupError } from '../model/errors.ts';
-import { blockCount } from '../model/extent.ts';
+import { blockCount, splitExtents, type Extent } from '../model/extent.ts';
 import { headerBytes, writeHeader } from '../protocol/frames.ts';
+import type { ReadHandle } from './volume-backend.ts';
 
 /**
  * `extents` holds triples: offset, length, and 1 for data or 0 for zeros; data starts on a block boundary and ends
@@ -16,7 +17,7 @@ import { headerBytes, writeHeader } from '../protocol/frames.ts';
  */
 export type ReaderJob = {
   readonly frames: 'blocks' | 'digests';
-  readonly fd: number;
+  readonly handle: ReadHandle;
   readonly blockSize: number;
   readonly extents: Float64Array;
   readonly buffer: ArrayBuffer;
@@ -89,14 +90,35 @@ function createWriter(out: Buffer): Writer {
 
 type Tally = { data: number; zero: number; digests: number; read: number };
 
+const pieceBytes = 1024 * 1024;
+
 export type ReaderScratch = { zeros: Buffer; piece: Buffer };
 
 export function createScratch(): ReaderScratch {
-  return { zeros: Buffer.alloc(64 * 1024), piece: Buffer.allocUnsafeSlow(1024 * 1024) };
+  return { zeros: Buffer.alloc(64 * 1024), piece: Buffer.allocUnsafeSlow(pieceBytes) };
 }
 
-/** Does the job. Throws `corrupt` if the file is shorter than its extents, and errno errors of reading. */
-export function runReaderJob(job: ReaderJob, scratch: ReaderScratch): ReaderResult {
+/** Fills `target` with the bytes at `position`. Called with the reads of `readsOf`, one after the other. */
+export type ReadBytes = (target: Buffer, position: number) => void;
+
+/** What a job is going to read, in order: for a reader that begins to read before it is asked. */
+export function* readsOf(job: ReaderJob): Generator<Extent> {
+  const { extents, frames, blockSize } = job;
+  for (let i = 0; i + 2 < extents.length; i += 3) {
+    if (extents[i + 2] === 0) continue;
+    const extent = { offset: extents[i] ?? 0, length: extents[i + 1] ?? 0 };
+    if (frames === 'blocks') yield extent;
+    else yield* splitExtents([extent], digestPieceBytes(blockSize));
+  }
+}
+
+/** Bytes that are read and hashed at a time where only digests are wanted: whole blocks. */
+function digestPieceBytes(blockSize: number): number {
+  return Math.max(blockSize, pieceBytes);
+}
+
+/** Does the job. Throws what `read` throws. */
+export function runReaderJob(job: ReaderJob, read: ReadBytes, scratch: ReaderScratch): ReaderResult {
   if (scratch.zeros.length < job.blockSize) scratch.zeros = Buffer.alloc(job.blockSize);
   if (scratch.piece.length < job.blockSize) scratch.piece = Buffer.allocUnsafeSlow(job.blockSize);
   const out = Buffer.from(job.buffer);
@@ -109,8 +131,8 @@ export function runReaderJob(job: ReaderJob, scratch: ReaderScratch): ReaderResu
     if (extents[i + 2] === 0) {
       writer.zero(offset, length);
       tally.zero += length;
-    } else if (job.frames === 'blocks') blockFrames(job, out, writer, offset, length, scratch, tally);
-    else digestFrames(job, out, writer, offset, length, scratch, tally);
+    } else if (job.frames === 'blocks') blockFrames(job, read, out, writer, offset, length, scratch, tally);
+    else digestFrames(job, read, out, writer, offset, length, scratch, tally);
   }
   const usedBytes = writer.flush();
   return {
@@ -130,6 +152,7 @@ export function runReaderJob(job: ReaderJob, scratch: ReaderScratch): ReaderResu
  */
 function blockFrames(
   job: ReaderJob,
+  read: ReadBytes,
   out: Buffer,
   writer: Writer,
   offset: number,
@@ -137,9 +160,9 @@ function blockFrames(
   scratch: ReaderScratch,
   tally: Tally,
 ): void {
-  const { blockSize, fd } = job;
+  const { blockSize } = job;
   const dataAt = writer.next + headerBytes + blockCount(length, blockSize) * digestBytes;
-  readFully(fd, out.subarray(dataAt, dataAt + length), offset);
+  read(out.subarray(dataAt, dataAt + length), offset);
   tally.read += length;
 
   for (const run of zeroRuns(out, dataAt, length, blockSize, scratch.zeros)) {
@@ -170,6 +193,7 @@ function blockFrames(
 
 function digestFrames(
   job: ReaderJob,
+  read: ReadBytes,
   out: Buffer,
   writer: Writer,
   offset: number,
@@ -177,7 +201,7 @@ function digestFrames(
   scratch: ReaderScratch,
   tally: Tally,
 ): void {
-  const { blockSize, fd } = job;
+  const { blockSize } = job;
   let frameAt = 0;
   let frameOffset = 0;
   let count = 0;
@@ -197,10 +221,10 @@ function digestFrames(
     count = 0;
   };
 
-  const pieceBytes = scratch.piece.length - (scratch.piece.length % blockSize);
-  for (let done = 0; done < length; done += pieceBytes) {
-    const piece = scratch.piece.subarray(0, Math.min(pieceBytes, length - done));
-    readFully(fd, piece, offset + done);
+  const step = digestPieceBytes(blockSize);
+  for (let done = 0; done < length; done += step) {
+    const piece = scratch.piece.subarray(0, Math.min(step, length - done));
+    read(piece, offset + done);
     tally.read += piece.length;
     for (const run of zeroRuns(piece, 0, piece.length, blockSize, scratch.zeros)) {
       const runOffset = offset + done + run.start;

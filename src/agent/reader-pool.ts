@@ -12,10 +12,11 @@ import type { TypedExtent } from '../model/extent.ts';
 import { dataFrameBytes } from '../protocol/frames.ts';
 import { outputBytes, type ReaderJob, type ReaderResult } from './reader-job.ts';
 import { createThreadPool, workerModule } from './thread-pool.ts';
+import type { ReadHandle } from './volume-backend.ts';
 
 export type ReadRequest = {
-  /** An open file; it must stay open until the stream has ended. */
-  readonly fd: number;
+  /** It must stay open until the stream has ended. */
+  readonly handle: ReadHandle;
   readonly frames: ReaderJob['frames'];
   readonly blockSize: number;
   /** On block boundaries, sorted, not overlapping. */
@@ -69,10 +70,10 @@ export function createReaderPool(options: { readonly threads?: number | undefine
   };
 
   const read = async (request: ReadRequest, batch: Batch, signal: AbortSignal): Promise<ReaderResult> => {
-    const { frames, fd, blockSize } = request;
+    const { frames, handle, blockSize } = request;
     const buffer = take(outputBytes(frames, batch.dataBytes, batch.extents.length / 3, blockSize));
     try {
-      return await pool.run({ frames, fd, blockSize, extents: batch.extents, buffer }, [buffer], signal);
+      return await pool.run({ frames, handle, blockSize, extents: batch.extents, buffer }, [buffer], signal);
     } finally {
       give(buffer);
     }

@@ -14,7 +14,6 @@ import { streamContentType } from '../protocol/frames.ts';
 import type { AgentContext } from './app.ts';
 import { sendFrames } from './frame-stream.ts';
 import { errorResponses, frameStream } from './route-schemas.ts';
-import { openSnapshotSource, requireSame } from './snapshot-source.ts';
 import {
   namedExtents,
   plannedBytes,
@@ -148,19 +147,19 @@ async function serve(context: AgentContext, reply: FastifyReply, stream: Stream)
   const { controller, done } = requests.begin('streams', reply);
   await using held = new AsyncDisposableStack();
   held.defer(done);
-  const { source, handle } = await openSnapshotSource(stream.backend, volume, snapshot);
-  held.defer(() => handle.close());
+  const source = await stream.backend.openSnapshot(volume, snapshot);
+  held.defer(() => source.close());
   requireIdentity(shape, snapshot, source.identity);
   requireLength(shape, snapshot, source.sizeBytes);
   const found = await stream.find(controller.signal);
   held.defer(() => found.close());
-  await requireSame(stream.backend, volume, snapshot, source);
+  await source.requireNamed();
   const { method, reason } = found;
   const plan = { method, reason, ...(await plannedBytes(found.extents, shape, mergeGapBytes)) };
 
   const pieces = readers.stream(
     {
-      fd: handle.fd,
+      handle: source.handle,
       frames: stream.frames,
       blockSize: shape.block_size,
       extents: wholeBlocks(found.extents, shape, mergeGapBytes),
@@ -176,7 +175,7 @@ async function serve(context: AgentContext, reply: FastifyReply, stream: Stream)
         plan,
         lengthBytes: shape.length,
         startOffset: shape.start_offset,
-        pieces,
+        pieces: followedBy(pieces, () => source.requireWhole()),
         findingBytes: () => found.readBytes(),
       },
       reply.raw,
@@ -189,4 +188,10 @@ async function serve(context: AgentContext, reply: FastifyReply, stream: Stream)
     if (cancelled) log.info({ ...fields, why: messageOf(error) }, 'stream ended early');
     else log.error({ ...fields, err: error }, 'stream failed');
   }
+}
+
+/** All of `pieces`, and an end only if `check` does not throw. */
+async function* followedBy<T>(pieces: AsyncGenerator<T>, check: () => Promise<void>): AsyncGenerator<T> {
+  yield* pieces;
+  await check();
 }

@@ -9,13 +9,22 @@
 import type { TypedExtent } from '../model/extent.ts';
 import type { BackendInfo, SnapshotInfo, StreamPlan, VolumeDetail, VolumeInfo } from '../protocol/calls.ts';
 
-/** What the agent's reader threads open: structured-clone data, no handles. */
-export type SnapshotSource = {
-  readonly kind: 'file';
-  readonly path: string;
+/** What the agent's reader threads read: structured-clone data that names something which this process holds open. */
+export type ReadHandle = { readonly kind: 'file'; readonly fd: number };
+
+/** A snapshot that is open for reading; `handle` is good until it is closed, and whoever opened it closes it. */
+export type OpenSnapshot = {
   readonly sizeBytes: number;
-  /** The snapshot's identity: the same before and after the path was opened, or it was made anew in between. */
   readonly identity: string;
+  readonly handle: ReadHandle;
+  /** Throws `state-invalid` unless the snapshot of that name is still this one. */
+  requireNamed(): Promise<void>;
+  /**
+   * To be asked after the last byte was read: throws `state-invalid` unless all that was read since it was opened is
+   * this snapshot's, also if its name was removed meanwhile.
+   */
+  requireWhole(): Promise<void>;
+  close(): Promise<void>;
 };
 
 export type FoundRanges = {
@@ -75,7 +84,8 @@ export type VolumeBackend = {
   /** Succeeds also if it is absent; removes damaged ones too, and those of a volume that is gone. */
   deleteSnapshot(volume: string, snapshot: string): Promise<void>;
   findRanges(request: FindRequest): Promise<FoundRanges>;
-  snapshotSource(volume: string, snapshot: string): Promise<SnapshotSource>;
+  /** `not-found` if absent; `state-invalid` if it was removed or made anew while it was opened. */
+  openSnapshot(volume: string, snapshot: string): Promise<OpenSnapshot>;
   /** `not-found` if absent; `state-invalid` if another target on it is open. */
   openTarget(volume: string): Promise<WriteTarget>;
   /** Removes what a dead process left half made. Called once, before the first request. */

@@ -206,7 +206,7 @@ describe('file backend', () => {
     await expect(backend.findRanges(request)).rejects.toMatchObject({ code: 'corrupt' });
     await writeFile(join(snapshotDirectory(), `${name}.json`), '{"name":');
     await expect(backend.findRanges(request)).rejects.toMatchObject({ code: 'corrupt' });
-    await expect(backend.snapshotSource(volume, name)).rejects.toMatchObject({ code: 'corrupt' });
+    await expect(backend.openSnapshot(volume, name)).rejects.toMatchObject({ code: 'corrupt' });
   });
 
   test('one damaged record keeps nobody from the volume and its other snapshots, is told, and can be removed', async () => {

@@ -4,7 +4,13 @@ import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync, writeSync } fr
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { createScratch, outputBytes, runReaderJob, type ReaderJob } from '../../src/agent/reader-job.ts';
+import {
+  createScratch,
+  outputBytes,
+  readFully,
+  runReaderJob,
+  type ReaderJob,
+} from '../../src/agent/reader-job.ts';
 import { blockCount } from '../../src/model/extent.ts';
 import { createFrameDecoder, preamble } from '../../src/protocol/frames.ts';
 import { patternBytes } from '../support/random-volume.ts';
@@ -21,7 +27,8 @@ function read(
   const dataBytes = extents.reduce((sum, [, length, flag]) => sum + (flag === 1 ? length : 0), 0);
   const buffer = new ArrayBuffer(outputBytes(frames, dataBytes, extents.length, blockSize));
   const result = runReaderJob(
-    { frames, fd, blockSize, extents: Float64Array.from(extents.flat()), buffer },
+    { frames, handle: { kind: 'file', fd }, blockSize, extents: Float64Array.from(extents.flat()), buffer },
+    (target, position) => readFully(fd, target, position),
     scratch,
   );
   const decoder = createFrameDecoder();

@@ -1,9 +1,10 @@
 /** What every volume backend must do (src/agent/volume-backend.ts). Called by the test of each implementation. */
 import { randomUUID } from 'node:crypto';
-import { open } from 'node:fs/promises';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { BackendInfo } from '../../src/protocol/calls.ts';
+import { createReaderPool } from '../../src/agent/reader-pool.ts';
 import type { FindRequest, VolumeBackend } from '../../src/agent/volume-backend.ts';
+import { readAll } from '../support/read-snapshot.ts';
 import { backupSnapshotName, volumeName } from '../../src/model/names.ts';
 import { endOf, toBlockExtents, type TypedExtent } from '../../src/model/extent.ts';
 import { createRandom, patternBytes } from '../support/random-volume.ts';
@@ -28,12 +29,14 @@ export function describeVolumeBackend(
     let backend: VolumeBackend;
     let volume: string;
     let snapshots = 0;
+    const readers = createReaderPool({ threads: 2 });
 
     beforeAll(async () => {
       under = await create();
       backend = under.backend;
     });
     afterAll(async () => {
+      await readers.close();
       await under.dispose();
     });
     beforeEach(async () => {
@@ -58,14 +61,13 @@ export function describeVolumeBackend(
       return await backend.createSnapshot(volume, backupSnapshotName(randomUUID(), snapshots), noAbort);
     };
     const readSnapshot = async (of: string) => {
-      const source = await backend.snapshotSource(volume, of);
-      const handle = await open(source.path, 'r');
+      const source = await backend.openSnapshot(volume, of);
       try {
-        const bytes = Buffer.alloc(source.sizeBytes);
-        await handle.read(bytes, 0, bytes.length, 0);
+        const bytes = await readAll(readers, source);
+        await source.requireWhole();
         return bytes;
       } finally {
-        await handle.close();
+        await source.close();
       }
     };
     const find = async (request: Partial<FindRequest> & { current: string }) => {
@@ -113,7 +115,7 @@ export function describeVolumeBackend(
       await expect(backend.createSnapshot(absent, name, noAbort)).rejects.toMatchObject({
         code: 'not-found',
       });
-      await expect(backend.snapshotSource(volume, name)).rejects.toMatchObject({ code: 'not-found' });
+      await expect(backend.openSnapshot(volume, name)).rejects.toMatchObject({ code: 'not-found' });
       await expect(find({ current: name })).rejects.toMatchObject({ code: 'not-found' });
     });
 
