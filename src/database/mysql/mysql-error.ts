@@ -1,0 +1,67 @@
+/** Errors of MySQL and MariaDB, and of the way to them, as ours (https://mariadb.com/kb/en/mariadb-error-codes/). */
+import { BackupError, messageOf, type ErrorCode } from '../../model/errors.ts';
+import type { Outcome } from '../transaction.ts';
+
+/** The server said no, and may say yes later; nothing of the statement, or of its transaction, was done. */
+const refusals = new Set([
+  1040, // too many connections
+  1047, // WSREP has not yet prepared node for application use (Galera)
+  1203, // too many connections of this user
+  1205, // lock wait timeout
+  1213, // deadlock, or a certification failure of Galera
+  1290, // --read-only: a server that is not, or not yet, the primary
+  1836, // read-only mode
+  3032, // server is offline
+]);
+
+/** The server ended the connection, perhaps after it had committed. */
+const farewells = new Set([
+  1053, // server shutdown in progress
+  1927, // connection was killed
+]);
+
+const codes: ReadonlyMap<number, ErrorCode> = new Map([
+  [1022, 'already-exists'],
+  [1062, 'already-exists'],
+  [1264, 'message-invalid'], // out of range
+  [1366, 'message-invalid'], // characters that the column cannot hold
+  [1406, 'message-invalid'], // too long
+  [1021, 'store-full'],
+  [1114, 'store-full'],
+  [1044, 'config-invalid'], // access to the database denied
+  [1045, 'config-invalid'], // user or password
+  [1049, 'config-invalid'], // unknown database
+  [1130, 'config-invalid'], // host not allowed
+  [1698, 'config-invalid'],
+  [1251, 'config-invalid'], // authentication method
+  [3159, 'config-invalid'], // server wants TLS
+  [1146, 'version-unsupported'], // no such table
+  [1054, 'version-unsupported'], // no such column
+]);
+
+/** Turns an error of mysql2 into ours. `what` names what was tried, `lost` what became of it if the connection was lost. */
+export function mysqlError(
+  at: { readonly server: string; readonly what: string; readonly lost: Outcome },
+  error: unknown,
+): BackupError {
+  if (error instanceof BackupError) return error;
+  const sentence = `MySQL at ${at.server} could not ${at.what}: ${messageOf(error)}`;
+  const number = error instanceof Error && 'errno' in error ? Number(error.errno) : Number.NaN;
+  const name = error instanceof Error && 'code' in error ? String(error.code) : '';
+  const known = codes.get(number);
+  if (known !== undefined) return new BackupError(known, sentence, { cause: error });
+  if (isTlsRefusal(name)) return new BackupError('config-invalid', sentence, { cause: error });
+  const isAnswer = number >= 1000;
+  if (isAnswer && !refusals.has(number) && !farewells.has(number)) {
+    return new BackupError('bug', sentence, { cause: error });
+  }
+  const outcome = refusals.has(number) ? 'undone' : at.lost;
+  return new BackupError('database-unavailable', sentence, { cause: error, details: { outcome } });
+}
+
+/** The certificate, or the server's lack of one, is wrong now and will be then. */
+function isTlsRefusal(code: string): boolean {
+  return /^(?:HANDSHAKE_NO_SSL_SUPPORT|ERR_TLS_|ERR_OSSL_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/u.test(
+    code,
+  );
+}

@@ -1,0 +1,142 @@
+/** One connection to MySQL or MariaDB through mysql2: rows as texts and numbers, times without fraction, strict mode. */
+import { createConnection, type Connection, type ConnectionOptions, type SslOptions } from 'mysql2/promise';
+import type { DatabaseTls } from '../../config/database-url.ts';
+import { BackupError } from '../../model/errors.ts';
+import { connectTimeoutMs, farewellTimeoutMs, statementTimeoutMs, withDeadline } from '../server/deadline.ts';
+import { readPem } from '../server/pem-file.ts';
+import { toServerValue, type Answer, type Row, type Wire } from '../server/wire.ts';
+import { mysqlError } from './mysql-error.ts';
+
+export type MysqlLogin = {
+  readonly server: string;
+  readonly host: string;
+  readonly port: number;
+  readonly socketPath: string | undefined;
+  readonly user: string;
+  readonly password: string;
+  readonly database: string;
+  readonly tls: DatabaseTls | undefined;
+  /** `mysql_sql_mode`; empty: that of the server. */
+  readonly sqlMode: string;
+};
+
+/** Logs in and sets the session's sql_mode, as oslo.db does. Errors as OpenWire. */
+export async function openMysqlWire(login: MysqlLogin): Promise<Wire> {
+  const at = { server: login.server, what: 'be reached', lost: 'undone' } as const;
+  let connection: Connection;
+  try {
+    connection = await createConnection(await connectionOptions(login));
+  } catch (error) {
+    throw mysqlError(at, error);
+  }
+  const wire = wireOf(connection, login.server);
+  try {
+    await setSqlMode(wire, login.sqlMode);
+    return wire;
+  } catch (error) {
+    await wire.close();
+    throw mysqlError(at, error);
+  }
+}
+
+async function connectionOptions(login: MysqlLogin): Promise<ConnectionOptions> {
+  const { host, port, socketPath, user, password, database, tls } = login;
+  const place = socketPath === undefined ? { host, port } : { socketPath };
+  const ssl = tls === undefined || socketPath !== undefined ? {} : { ssl: await sslOptions(tls) };
+  return {
+    ...place,
+    ...ssl,
+    user,
+    password,
+    database,
+    charset: 'utf8mb4',
+    connectTimeout: connectTimeoutMs,
+    dateStrings: true,
+    supportBigNumbers: true,
+  };
+}
+
+async function sslOptions(tls: DatabaseTls): Promise<SslOptions> {
+  const [ca, cert, key] = await Promise.all([
+    readPem(tls.caFile),
+    readPem(tls.certFile),
+    readPem(tls.keyFile),
+  ]);
+  return {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    rejectUnauthorized: tls.verify !== 'none',
+    verifyIdentity: tls.verify === 'host',
+  };
+}
+
+/** mysql2 writes values into the text of a statement with backslashes, which NO_BACKSLASH_ESCAPES would take for themselves. */
+async function setSqlMode(wire: Wire, sqlMode: string): Promise<void> {
+  if (sqlMode !== '') await wire.run('set session sql_mode = ?', [sqlMode]);
+  const { rows } = await wire.run('select @@session.sql_mode as mode', []);
+  const mode = rows[0]?.['mode'];
+  const modes = typeof mode === 'string' ? mode.split(',') : [];
+  if (!modes.includes('NO_BACKSLASH_ESCAPES')) return;
+  const rest = modes.filter((each) => each !== 'NO_BACKSLASH_ESCAPES').join(',');
+  await wire.run(`set session sql_mode = '${rest}'`, []);
+}
+
+function wireOf(connection: Connection, server: string): Wire {
+  let isUsable = true;
+  const lose = () => {
+    isUsable = false;
+  };
+  connection.on('error', lose);
+  connection.on('end', lose);
+
+  return {
+    get isUsable() {
+      return isUsable;
+    },
+    async run(text, values) {
+      const at = { server, what: `run "${text.slice(0, 60)}…"`, lost: 'unknown' } as const;
+      const parameters = values.map((value) => toPlainValue(toServerValue(value, 0)));
+      try {
+        const work = connection.query(text, parameters);
+        const [result] = await withDeadline(work, statementTimeoutMs, () => {
+          lose();
+          connection.destroy();
+          throw new Error(`no answer within ${statementTimeoutMs / 1000} s`);
+        });
+        return toAnswer(result);
+      } catch (error) {
+        if (error instanceof Error && 'fatal' in error && error.fatal === true) lose();
+        throw mysqlError(at, error);
+      }
+    },
+    async close() {
+      const wasUsable = isUsable;
+      lose();
+      try {
+        if (wasUsable) await withDeadline(connection.end(), farewellTimeoutMs, () => undefined);
+      } catch {
+        // The server has gone already: what end() would have told it is no longer of interest.
+      } finally {
+        connection.destroy();
+      }
+    },
+  };
+}
+
+/** mysql2 would turn an object or a list into several values: none may reach it. */
+function toPlainValue(value: unknown): string | number | boolean | bigint | null {
+  if (value === null || typeof value === 'string' || typeof value === 'boolean') return value;
+  if (typeof value === 'number' || typeof value === 'bigint') return value;
+  throw new BackupError('bug', `broken invariant: a ${typeof value} was given to the database`);
+}
+
+function toAnswer(result: unknown): Answer {
+  if (Array.isArray(result)) return { rows: result.filter(isRow), affectedRows: 0 };
+  const affectedRows = isRow(result) ? Number(result['affectedRows'] ?? 0) : 0;
+  return { rows: [], affectedRows };
+}
+
+function isRow(value: unknown): value is Row {
+  return typeof value === 'object' && value !== null;
+}

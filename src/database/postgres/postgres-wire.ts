@@ -1,0 +1,110 @@
+/** One connection to PostgreSQL through pg: rows as texts, numbers and booleans; times as UTC text. */
+import type { ConnectionOptions } from 'node:tls';
+import { Client, TypeOverrides, types } from 'pg';
+import type { DatabaseTls } from '../../config/database-url.ts';
+import { connectTimeoutMs, farewellTimeoutMs, statementTimeoutMs, withDeadline } from '../server/deadline.ts';
+import { readPem } from '../server/pem-file.ts';
+import { toServerValue, type Row, type Wire } from '../server/wire.ts';
+import { postgresError } from './postgres-error.ts';
+
+export type PostgresLogin = {
+  readonly server: string;
+  readonly host: string;
+  readonly port: number;
+  readonly socketPath: string | undefined;
+  readonly user: string;
+  readonly password: string;
+  readonly database: string;
+  readonly tls: DatabaseTls | undefined;
+};
+
+/** Logs in. Errors as OpenWire. */
+export async function openPostgresWire(login: PostgresLogin): Promise<Wire> {
+  const at = { server: login.server, what: 'be reached', lost: 'undone' } as const;
+  const { host, port, socketPath, user, password, database, tls } = login;
+  const client = new Client({
+    host: socketPath ?? host,
+    port,
+    user,
+    password,
+    database,
+    ssl: tls === undefined || socketPath !== undefined ? false : await tlsOptions(tls),
+    connectionTimeoutMillis: connectTimeoutMs,
+    keepAlive: true,
+    application_name: 'cinder-delta',
+    types: serverTypes(),
+  });
+  const wire = wireOf(client, login.server);
+  try {
+    await client.connect();
+    return wire;
+  } catch (error) {
+    await wire.close();
+    throw postgresError(at, error);
+  }
+}
+
+/** `timestamp` has no zone, and is UTC here: pg would read it as local time. `bigint` is what count() gives. */
+function serverTypes(): TypeOverrides {
+  const overrides = new TypeOverrides();
+  overrides.setTypeParser(types.builtins.TIMESTAMP, String);
+  overrides.setTypeParser(types.builtins.INT8, Number);
+  return overrides;
+}
+
+async function tlsOptions(tls: DatabaseTls): Promise<ConnectionOptions> {
+  const [ca, cert, key] = await Promise.all([
+    readPem(tls.caFile),
+    readPem(tls.certFile),
+    readPem(tls.keyFile),
+  ]);
+  return {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    rejectUnauthorized: tls.verify !== 'none',
+    ...(tls.verify === 'host' ? {} : { checkServerIdentity: () => undefined }),
+  };
+}
+
+function wireOf(client: Client, server: string): Wire {
+  let isUsable = true;
+  const lose = () => {
+    isUsable = false;
+  };
+  client.on('error', lose);
+  client.on('end', lose);
+
+  return {
+    get isUsable() {
+      return isUsable;
+    },
+    async run(text, values) {
+      const at = { server, what: `run "${text.slice(0, 60)}…"`, lost: 'unknown' } as const;
+      try {
+        const parameters = values.map((value) => toServerValue(value, 3));
+        const work = client.query<Row, unknown[]>(text, parameters);
+        const { rows, rowCount } = await withDeadline(work, statementTimeoutMs, () => {
+          throw new Error(`no answer within ${statementTimeoutMs / 1000} s`);
+        });
+        return { rows, affectedRows: rowCount ?? 0 };
+      } catch (error) {
+        if (!isAnswer(error)) lose();
+        throw postgresError(at, error);
+      }
+    },
+    async close() {
+      lose();
+      try {
+        await withDeadline(client.end(), farewellTimeoutMs, () => undefined);
+      } catch {
+        // The server has gone already: what end() would have told it is no longer of interest.
+      }
+    },
+  };
+}
+
+/** Whether the server said it, and the connection goes on. */
+function isAnswer(error: unknown): boolean {
+  return error instanceof Error && 'severity' in error && error.severity === 'ERROR';
+}

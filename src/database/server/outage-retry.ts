@@ -1,0 +1,49 @@
+/** The one retry of the database room: how long a statement or a transaction waits for a server that cannot do it now. */
+import { retry, type RetryPolicy } from '../../async/backoff.ts';
+import type { Logger } from '../../log.ts';
+import { isBackupError } from '../../model/errors.ts';
+import { outcomeOf, type Retry } from '../transaction.ts';
+
+const delays = { firstDelayMs: 20, maxDelayMs: 2000 };
+
+/**
+ * Tries again what was not done, for `outageMs` (negative: for ever) or until `closing` aborts, then throws the last error.
+ * A deadlock is over after the first wait, a server that restarts after some of them.
+ */
+export function createOutageRetry(options: {
+  readonly outageMs: number;
+  readonly closing: AbortSignal;
+  readonly log: Logger;
+}): Retry {
+  const { outageMs, closing, log } = options;
+  // The signal ends the tries, not their number.
+  const policy: RetryPolicy = { attempts: Number.MAX_SAFE_INTEGER, ...delays };
+
+  return async (work) => {
+    let last: unknown;
+    const attempt = async () => {
+      try {
+        return await work();
+      } catch (error) {
+        last = error;
+        throw error;
+      }
+    };
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!isRetryable(error) || closing.aborted) throw error;
+      log.warn({ err: error }, 'the database did not answer: the statement is tried again');
+    }
+    const signal = outageMs < 0 ? closing : AbortSignal.any([closing, AbortSignal.timeout(outageMs)]);
+    try {
+      return await retry(policy, attempt, { isRetryable, signal });
+    } catch {
+      throw last;
+    }
+  };
+}
+
+function isRetryable(error: unknown): boolean {
+  return isBackupError(error) && error.retryable && outcomeOf(error) === 'undone';
+}
