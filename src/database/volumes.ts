@@ -215,8 +215,13 @@ function toColumns(changes: VolumeChanges): Updateable<VolumesTable> {
   };
 }
 
-/** Gives a volume another encryption key. `not-found` if it is gone. */
-export async function setVolumeEncryptionKey(sql: Sql, id: string, keyId: string, now: Date): Promise<void> {
+/** Gives a volume another encryption key, or none. `not-found` if it is gone. */
+export async function setVolumeEncryptionKey(
+  sql: Sql,
+  id: string,
+  keyId: string | null,
+  now: Date,
+): Promise<void> {
   const result = await sql
     .updateTable('volumes')
     .set({ encryption_key_id: keyId, updated_at: now })

@@ -72,8 +72,8 @@ const timeColumns = new Set([
   'terminated_at',
 ]);
 
-/** The string for `volume_meta`, version 2, as oslo.serialization's `jsonutils.dumps` writes it. */
-export function encodeVolumeMetadata(rows: VolumeRows): string {
+/** The string for `volume_meta`, as oslo.serialization's `jsonutils.dumps` writes it; `version` is backup_metadata_version. */
+export function encodeVolumeMetadata(rows: VolumeRows, version = 2): string {
   const { volume } = rows;
   const known = columnOrder.filter((column) => Object.hasOwn(volume, column));
   const others = Object.keys(volume).filter((column) => !columnOrder.includes(column));
@@ -81,7 +81,7 @@ export function encodeVolumeMetadata(rows: VolumeRows): string {
     [...known, ...others].map((column) => [column, columnValue(column, volume[column] ?? null)]),
   );
   return pythonJsonLine({
-    version: 2,
+    version,
     'volume-base-metadata': base,
     ...(Object.keys(rows.metadata).length > 0 ? { 'volume-metadata': rows.metadata } : {}),
     ...(Object.keys(rows.glanceMetadata).length > 0 ? { 'volume-glance-metadata': rows.glanceMetadata } : {}),

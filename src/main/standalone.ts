@@ -166,6 +166,7 @@ export async function createStandalone(settings: {
         blockSize: options.blockSize,
         codec: options.codec,
         mergeGapBytes: options.mergeGapBytes,
+        metadataVersion: 2,
         cleanupTimeoutMs,
         rowTimeoutMs: cleanupTimeoutMs,
         watchIntervalMs: 60_000,

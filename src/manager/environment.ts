@@ -59,6 +59,8 @@ export type ManagerOptions = {
   readonly codec: Codec;
   /** Changed ranges nearer than this become one object. */
   readonly mergeGapBytes: number;
+  /** `version` of `volume_meta` in new backups: backup_metadata_version. */
+  readonly metadataVersion: number;
   /** Bound on putting things right after a failure. */
   readonly cleanupTimeoutMs: number;
   /** Bound on waiting for a database that is away, where only a row gives back what is held. */

@@ -26,7 +26,7 @@ import { restoreKey } from './restore-key.ts';
 import { persist } from './row-step.ts';
 import { watchRow } from './row-watch.ts';
 import { settleAll } from './settle-all.ts';
-import { restoredMeta, type RestoredMeta } from './volume-meta.ts';
+import { planRestoredMeta, type RestoredMeta } from './volume-meta.ts';
 
 /** Runs the restore to its end. Throws what stopped it, after the statuses have been put right. */
 export async function restoreBackup(
@@ -48,7 +48,7 @@ export async function restoreBackup(
     throwIfAborted(run.signal);
     requireStatuses(backup, volume);
     requireOurs(backup, resources.store.service);
-    const meta = restoredMeta(await transfer(environment, backup, volume, run), volume);
+    const meta = await transfer(environment, backup, volume, run);
     await restoreKey(environment, backup, volume, meta, run.signal);
     await finish(environment, backup, volume, meta, run.signal);
   } catch (error) {
@@ -85,13 +85,13 @@ function requireOurs(backup: Backup, service: string): void {
   );
 }
 
-/** Returns the newest layer's `volume_meta`. */
+/** Returns what the layers give back to the volume's rows: known before the first byte is written. */
 async function transfer(
   environment: ManagerEnvironment,
   backup: Backup,
   volume: Volume,
   run: OperationRun,
-): Promise<string | null> {
+): Promise<RestoredMeta> {
   const { resources, database, storage, options } = environment;
   using watch = watchRow(environment, backup.id, 'restoring', run.signal);
   const { signal } = watch;
@@ -108,9 +108,11 @@ async function transfer(
       `volume ${volume.id} has ${targetBytes} bytes, backup ${backup.id} needs ${neededBytes}: extend the volume, or restore into a new one`,
     );
   }
+  const kept = layers.map(({ metadata: { backupId, volumeMeta } }) => ({ backupId, volumeMeta }));
+  const meta = await persist(() => planRestoredMeta(database.sql, kept, volume), rows);
   const target = await backend.openTarget(nameOnStorage(volume), targetBytes, signal);
   await runRestore(resources, { chain: layers, target, progress: run.progress, signal });
-  return layers.at(-1)?.metadata.volumeMeta ?? null;
+  return meta;
 }
 
 async function finish(

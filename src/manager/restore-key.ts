@@ -10,7 +10,10 @@ import type { ManagerEnvironment } from './environment.ts';
 import { settleAll } from './settle-all.ts';
 import type { RestoredMeta } from './volume-meta.ts';
 
-/** Does nothing where neither is encrypted. */
+/**
+ * Does nothing where the volume has the very key that the backup was made with, or the backup says nothing of keys. A volume
+ * to which an unencrypted backup is restored has no key any more, as in Python: what is on it is not encrypted.
+ */
 export async function restoreKey(
   { cloud, database, clock, options }: ManagerEnvironment,
   backup: Backup,
@@ -19,17 +22,17 @@ export async function restoreKey(
   signal: AbortSignal,
 ): Promise<void> {
   const { sql } = database;
-  if (restoredKeyId === null || restoredKeyId === volume.encryptionKeyId) return;
+  if (restoredKeyId === undefined || restoredKeyId === volume.encryptionKeyId) return;
   const sourceKeyId = backup.encryptionKeyId ?? restoredKeyId;
-  if (backup.encryptionKeyId === null) {
-    await updateBackup(sql, backup.id, 'restoring', { encryptionKeyId: restoredKeyId }, clock.now());
+  if (backup.encryptionKeyId !== sourceKeyId) {
+    await updateBackup(sql, backup.id, 'restoring', { encryptionKeyId: sourceKeyId }, clock.now());
   }
-  const keyId = await cloud.keys.clone(sourceKeyId, signal);
+  const keyId = sourceKeyId === null ? null : await cloud.keys.clone(sourceKeyId, signal);
   try {
     await setVolumeEncryptionKey(sql, volume.id, keyId, clock.now());
   } catch (error) {
     const cleanup = AbortSignal.timeout(options.cleanupTimeoutMs);
-    throw await settleAll(error, [() => cloud.keys.remove(keyId, cleanup)]);
+    throw await settleAll(error, keyId === null ? [] : [() => cloud.keys.remove(keyId, cleanup)]);
   }
   if (volume.encryptionKeyId !== null) await cloud.keys.remove(volume.encryptionKeyId, signal);
 }

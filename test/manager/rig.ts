@@ -131,6 +131,7 @@ export function createRig(
       blockSize: changes.blockSize ?? blockSize,
       codec: 'zlib',
       mergeGapBytes: 0,
+      metadataVersion: 2,
       cleanupTimeoutMs: 10_000,
       rowTimeoutMs: 10_000,
       watchIntervalMs: 3_600_000,
