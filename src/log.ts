@@ -3,7 +3,7 @@
  * in whichever room they are written: `withLogFields` gives the fields to all that its work awaits.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { pino, type DestinationStream, type Logger as PinoLogger } from 'pino';
+import { destination, pino, type DestinationStream, type Logger as PinoLogger } from 'pino';
 
 export type Logger = PinoLogger;
 
@@ -47,4 +47,11 @@ export function createLogger(options: LogOptions): Logger {
     redact: { paths: [...new Set(paths)], censor: '[secret]' },
   };
   return options.destination === undefined ? pino(settings) : pino(settings, options.destination);
+}
+
+/** Lines into a file, which is made with its directory; after SIGHUP into a new one, for those who rotate logs. */
+export function openLogDestination(path: string): DestinationStream {
+  const file = destination({ dest: path, mkdir: true, append: true, sync: true });
+  process.on('SIGHUP', () => file.reopen());
+  return file;
 }

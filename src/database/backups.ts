@@ -143,6 +143,18 @@ export async function listIncompleteBackups(sql: Sql, host: string): Promise<Bac
   return rows.map(fromRow);
 }
 
+/** True if there is a backup whose row says that this driver made it. */
+export async function isServiceInUse(sql: Sql, service: string): Promise<boolean> {
+  const row = await sql
+    .selectFrom('backups')
+    .select('id')
+    .where('deleted', '=', false)
+    .where('service', '=', service)
+    .limit(1)
+    .executeTakeFirst();
+  return row !== undefined;
+}
+
 /** The status alone, for those who ask often: `deleted` once the row is, undefined if there is none. */
 export async function readBackupStatus(sql: Sql, id: string): Promise<string | undefined> {
   const row = await sql

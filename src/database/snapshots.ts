@@ -4,8 +4,9 @@ import { BackupError } from '../model/errors.ts';
 import type { Snapshot, SnapshotStatus } from '../model/volume.ts';
 import { inTransaction, type Sql } from './database.ts';
 import { boundsOf, type Page } from './pages.ts';
-import { readSetTime, readTime } from './row-values.ts';
+import { readFlag, readSetTime, readTime } from './row-values.ts';
 import type { SnapshotsTable } from './tables.ts';
+import type { Column } from './volumes.ts';
 import { isSameSecond, requireNotDone, requireNotInserted } from './transaction.ts';
 
 export type NewSnapshot = {
@@ -16,6 +17,8 @@ export type NewSnapshot = {
   readonly volumeSizeGiB: number;
   readonly name: string | null;
   readonly description: string | null;
+  /** Cinder's own tables insist on it. */
+  readonly volumeTypeId?: string;
 };
 
 /** A new row in status `creating`. */
@@ -35,6 +38,7 @@ export async function insertSnapshot(sql: Sql, snapshot: NewSnapshot, now: Date)
       volume_size: snapshot.volumeSizeGiB,
       display_name: snapshot.name,
       display_description: snapshot.description,
+      volume_type_id: snapshot.volumeTypeId ?? null,
       use_quota: true,
     })
     .execute();
@@ -52,6 +56,26 @@ export async function getSnapshot(sql: Sql, id: string, projectId?: string): Pro
   const snapshot = await findSnapshot(sql, id, projectId);
   if (snapshot !== undefined) return snapshot;
   throw new BackupError('not-found', `Snapshot ${id} could not be found.`);
+}
+
+/** Every column of a snapshot's row under its own name, for objects on the bus; `not-found` if there is none. */
+export async function getSnapshotColumns(sql: Sql, id: string): Promise<Readonly<Record<string, Column>>> {
+  const row = await sql
+    .selectFrom('snapshots')
+    .selectAll()
+    .where('id', '=', id)
+    .where('deleted', '=', false)
+    .executeTakeFirst();
+  if (row === undefined) throw new BackupError('not-found', `Snapshot ${id} could not be found.`);
+  return {
+    ...row,
+    created_at: readTime(row.created_at),
+    updated_at: readTime(row.updated_at),
+    deleted_at: readTime(row.deleted_at),
+    scheduled_at: readTime(row.scheduled_at),
+    deleted: readFlag(row.deleted),
+    use_quota: readFlag(row.use_quota),
+  };
 }
 
 export type SnapshotQuery = Page & {

@@ -6,6 +6,7 @@ import { isLoopback } from '../protocol/loopback.ts';
 import { logLevels, parseFlags, readFlagFile, type Flags } from './flags.ts';
 import { runUntilSignal } from './lifecycle.ts';
 import type { OpenedStore } from './open-posix-store.ts';
+import { isOpenstackCommand, openstackHelp, runOpenstackService } from './openstack-command.ts';
 import { createStandalone, standaloneDefaults, type StandaloneOptions } from './standalone.ts';
 
 export const serviceHelp = `cinder-delta service: backups of the volumes under a state directory, over REST
@@ -26,7 +27,8 @@ export const serviceHelp = `cinder-delta service: backups of the volumes under a
   --max-operations N     operations at once (15)
   --drain-seconds N      time that a stop leaves to running operations (30)
   --log-level NAME       trace, debug, info, warn, error (info)
-`;
+
+${openstackHelp}`;
 
 export type ServiceSettings = {
   readonly stateDir: string;
@@ -115,6 +117,7 @@ function readLimits(flags: Flags): Pick<StandaloneOptions, 'memoryBytes' | 'maxO
 
 /** Runs the service until it is told to stop. Returns the exit code. */
 export async function runService(args: readonly string[]): Promise<number> {
+  if (isOpenstackCommand(args)) return await runOpenstackService(args);
   const { stateDir, host, port, options, storeConfig, logLevel } = await parseServiceFlags(args);
   const log = createLogger({ level: logLevel });
   const store = storeConfig === undefined ? undefined : await openStoreOf(storeConfig, log);

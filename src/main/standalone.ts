@@ -8,7 +8,6 @@
  */
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
-import { isIPv6 } from 'node:net';
 import { join, resolve } from 'node:path';
 import { createAgent } from '../agent/agent.ts';
 import { createFileBackend } from '../agent/file-backend.ts';
@@ -30,9 +29,9 @@ import { divideMemory } from '../pipeline/object-room.ts';
 import { createSealer } from '../pipeline/sealer.ts';
 import { createRestApp } from '../rest/app.ts';
 import { createMetrics } from '../rest/metrics.ts';
-import type { RestApp } from '../rest/routes.ts';
 import { createAgentClient } from '../volume/agent-client.ts';
 import { createReleaseStack } from './lifecycle.ts';
+import { listenForRest } from './listen-for-rest.ts';
 import { openPosixStore, type OpenedStore } from './open-posix-store.ts';
 
 export type StandaloneOptions = {
@@ -190,7 +189,7 @@ export async function createStandalone(settings: {
     const services = { database, manager, volumes, operations, metrics };
     const app = createRestApp(services, { access: { token: options.token }, log });
     stack.add('REST', () => app.close());
-    const url = await listen(app, host, port);
+    const url = await listenForRest(app, { host, port, remedy: 'choose another --port or --host' });
     const info = await storage.info(starting);
     log.info(
       {
@@ -235,19 +234,4 @@ async function makeDirectory(directory: string): Promise<void> {
       { cause: error },
     );
   }
-}
-
-async function listen(app: RestApp, host: string, port: number): Promise<string> {
-  try {
-    await app.listen({ host, port });
-  } catch (error) {
-    throw new BackupError(
-      'config-invalid',
-      `the service cannot listen on ${host}:${port}: ${messageOf(error)}; choose another --port or --host`,
-      { cause: error },
-    );
-  }
-  const address = app.server.address();
-  const actual = typeof address === 'object' && address !== null ? address.port : port;
-  return `http://${isIPv6(host) ? `[${host}]` : host}:${actual}`;
 }

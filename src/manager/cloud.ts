@@ -35,6 +35,8 @@ export type Cloud = {
   /** The same for a temporary snapshot. */
   removeSnapshot(snapshotId: string, signal: AbortSignal): Promise<void>;
   readonly keys: KeyCopies;
+  /** Lets go of what was opened for the request. Called when its work has ended. */
+  end(): Promise<void>;
 };
 
 /** Standalone: there is nobody around. */
@@ -47,6 +49,7 @@ export const noCloud: Cloud = {
     clone: async () => await Promise.reject(noKeyManager()),
     remove: async () => await Promise.reject(noKeyManager()),
   },
+  end: async () => await Promise.resolve(),
 };
 
 function noKeyManager(): BackupError {

@@ -28,7 +28,7 @@ import { requestBackup, type BackupRequest } from './request-backup.ts';
 import { requestDelete } from './request-delete.ts';
 import { requestRestore, type MakeVolume } from './request-restore.ts';
 import { resetStatus } from './reset-status.ts';
-import { createStartVerbs } from './start-verbs.ts';
+import { createStartVerbs, type StartVerbs } from './start-verbs.ts';
 
 export type Started<T> = T & { readonly operation: StartedOperation };
 
@@ -108,14 +108,7 @@ export function createManager(
       });
     },
 
-    async verify(context, backupId) {
-      const backup = await getBackup(sql, backupId, context.projectId);
-      const running = operations.find('verify', backup.id);
-      if (running !== undefined) return { backup, operation: running };
-      operations.requireRoom();
-      const operation = verbs.verify(scopeOf(context), backup);
-      return { backup, operation };
-    },
+    verify: createVerify(environment, operations, verbs),
 
     async reset(context, backupId, to, signal) {
       await getBackup(sql, backupId, context.projectId);
@@ -127,5 +120,20 @@ export function createManager(
       }
       await resetStatus(environment, backupId, to, signal);
     },
+  };
+}
+
+/** Starts a verify of a backup, or finds the one that runs. */
+export function createVerify(
+  environment: ManagerEnvironment,
+  operations: Operations,
+  verbs: StartVerbs,
+): Manager['verify'] {
+  return async (context, backupId) => {
+    const backup = await getBackup(environment.database.sql, backupId, context.projectId);
+    const running = operations.find('verify', backup.id);
+    if (running !== undefined) return { backup, operation: running };
+    operations.requireRoom();
+    return { backup, operation: verbs.verify({ environment, context }, backup) };
   };
 }

@@ -58,7 +58,11 @@ export function createRequestEndpoints({ operations, verbs }: RequestEndpointDep
 
     reset_status: async (request) => {
       const backup = backupOf(request);
-      await takeReset(request, operations, backup.id, requireText(request.args, 'status'));
+      try {
+        await takeReset(request, operations, backup.id, requireText(request.args, 'status'));
+      } finally {
+        await request.environment.cloud.end();
+      }
       return null;
     },
   };

@@ -4,7 +4,7 @@
  * (cinder/backup/chunkeddriver.py looks before each object).
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { findBackup } from '../database/backups.ts';
+import { readBackupStatus } from '../database/backups.ts';
 import type { BackupStatus } from '../model/backup.ts';
 import { BackupError } from '../model/errors.ts';
 import type { ManagerEnvironment } from './environment.ts';
@@ -25,15 +25,20 @@ export function watchRow(
   const taken = new AbortController();
   const stop = new AbortController();
 
+  /** Null if the database does not say. */
+  const look = async (): Promise<string | null> => {
+    try {
+      return (await readBackupStatus(database.sql, backupId)) ?? 'deleted';
+    } catch (err) {
+      log.warn({ backup: backupId, err }, 'the row of a running operation could not be looked at');
+      return null;
+    }
+  };
   const watch = async (): Promise<void> => {
     while (!stop.signal.aborted && !taken.signal.aborted) {
       await sleep(options.watchIntervalMs, undefined, { signal: stop.signal, ref: false });
-      const backup = await findBackup(database.sql, backupId).catch((err: unknown) => {
-        log.warn({ backup: backupId, err }, 'the row of a running operation could not be looked at');
-        return null;
-      });
-      if (backup === null || backup?.status === expected || stop.signal.aborted) continue;
-      const status = backup === undefined ? 'deleted' : backup.status;
+      const status = await look();
+      if (status === expected || status === null || stop.signal.aborted) continue;
       taken.abort(
         new BackupError('cancelled', `the backup became ${status} meanwhile`, { details: { status } }),
       );

@@ -28,12 +28,18 @@ export type StartVerbs = {
 export function createStartVerbs(operations: Operations): StartVerbs {
   const start = (
     verb: OperationVerb,
-    { context }: RequestScope,
+    { context, environment }: RequestScope,
     { id: backupId, projectId, volumeId }: Subject,
     work: (run: OperationRun) => Promise<void>,
   ): StartedOperation =>
     withLogFields(logFieldsOf(context), () =>
-      operations.start({ verb, projectId, backupId, volumeId }, work),
+      operations.start({ verb, projectId, backupId, volumeId }, async (run) => {
+        try {
+          await work(run);
+        } finally {
+          await environment.cloud.end();
+        }
+      }),
     );
 
   return {

@@ -1,7 +1,7 @@
 /**
  * The REST room: Block Storage v3 as far as backups go, operations and verify beside it, metrics and health.
  *
- * Entry: createRestApp, built without listening. Schemas are the types and the description; names are checked
+ * Entry: createRestApp (standalone), createOperatorApp (under Cinder), built without listening. Schemas are the types and the description; names are checked
  * by them before a handler runs. Handlers only translate: what happens is the manager's. Errors have one
  * handler (faults.ts). In standalone mode any project in the path is accepted and sees its own rows.
  */
@@ -21,7 +21,7 @@ import { createTokenCheck, type RestAccess } from './access.ts';
 import { backupRoutes } from './backup-routes.ts';
 import { createFaultHandler } from './faults.ts';
 import { operationRoutes } from './operation-routes.ts';
-import type { RestApp, RestServices } from './routes.ts';
+import type { OperatorServices, RestApp, RestServices } from './routes.ts';
 import { serviceRoutes } from './service-routes.ts';
 import { snapshotRoutes } from './snapshot-routes.ts';
 import { volumeRoutes } from './volume-routes.ts';
@@ -29,10 +29,28 @@ import { volumeRoutes } from './volume-routes.ts';
 /** Bodies are small JSON: the largest is a backup with metadata. */
 const bodyLimit = 256 * 1024;
 
-export function createRestApp(
-  services: RestServices,
-  options: { readonly access: RestAccess; readonly log: Logger },
-): RestApp {
+export type RestOptions = { readonly access: RestAccess; readonly log: Logger };
+
+/** Standalone: everything. */
+export function createRestApp(services: RestServices, options: RestOptions): RestApp {
+  return createApp(options, (app) => {
+    backupRoutes(app, services);
+    volumeRoutes(app, services);
+    snapshotRoutes(app, services);
+    operationRoutes(app, services);
+    serviceRoutes(app, services);
+  });
+}
+
+/** Under Cinder: what cinder-api does not have. Users have cinder-api. */
+export function createOperatorApp(services: OperatorServices, options: RestOptions): RestApp {
+  return createApp(options, (app) => {
+    operationRoutes(app, services);
+    serviceRoutes(app, services);
+  });
+}
+
+function createApp(options: RestOptions, register: (app: RestApp) => void): RestApp {
   const handleFault = createFaultHandler(options.log);
   const app: RestApp = fastify({
     bodyLimit,
@@ -78,12 +96,7 @@ export function createRestApp(
     transformObject: jsonSchemaTransformObject,
   });
   app.register(async (scope) => {
-    const typed = scope.withTypeProvider<ZodTypeProvider>();
-    backupRoutes(typed, services);
-    volumeRoutes(typed, services);
-    snapshotRoutes(typed, services);
-    operationRoutes(typed, services);
-    serviceRoutes(typed, services);
+    register(scope.withTypeProvider<ZodTypeProvider>());
   });
   return app;
 }

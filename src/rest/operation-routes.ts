@@ -10,7 +10,7 @@ import {
   type operationView,
 } from './operation-schemas.ts';
 import { faults, uuid } from './parameter-schemas.ts';
-import { contextOf, type RestApp, type RestServices } from './routes.ts';
+import { contextOf, type OperatorServices, type RestApp } from './routes.ts';
 import { optionalTimeText, timeText } from './views.ts';
 
 const idParams = z.object({ id: uuid });
@@ -19,7 +19,7 @@ const query = z.object({
   state: z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled']).optional(),
 });
 
-export function operationRoutes(app: RestApp, { database, manager, operations }: RestServices): void {
+export function operationRoutes(app: RestApp, { database, manager, operations }: OperatorServices): void {
   const tags = ['operations'];
 
   app.get(

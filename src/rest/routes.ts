@@ -25,12 +25,18 @@ export type RestApp = FastifyInstance<
   ZodTypeProvider
 >;
 
-export type RestServices = {
+/** What there is in every mode: for those who operate the service. */
+export type OperatorServices = {
   readonly database: Database;
-  readonly manager: Manager;
-  readonly volumes: LocalVolumes;
+  readonly manager: Pick<Manager, 'verify'>;
   readonly operations: Operations;
   readonly metrics: Metrics;
+};
+
+/** Standalone, where the REST API is also that of the users. */
+export type RestServices = OperatorServices & {
+  readonly manager: Manager;
+  readonly volumes: LocalVolumes;
 };
 
 /** Who asks, in standalone mode: the project of the path, whichever it is. */

@@ -2,9 +2,9 @@
 import { z } from 'zod';
 import { tidyOpenApi } from '../protocol/openapi-document.ts';
 import { faults } from './parameter-schemas.ts';
-import type { RestApp, RestServices } from './routes.ts';
+import type { OperatorServices, RestApp } from './routes.ts';
 
-export function serviceRoutes(app: RestApp, { database, metrics, operations }: RestServices): void {
+export function serviceRoutes(app: RestApp, { database, metrics, operations }: OperatorServices): void {
   const tags = ['service'];
 
   app.get(

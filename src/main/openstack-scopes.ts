@@ -1,0 +1,75 @@
+/**
+ * What each request is done in: the cloud with its context, and the store. One store serves all requests, unless Swift is
+ * used with the token of each caller (backup_swift_auth = per_user): then each request has its own.
+ */
+import { requestContextOf, type BusContext } from '../bus/bus-context.ts';
+import type { MessageBus } from '../bus/message-bus.ts';
+import type { StoreConfig } from '../config/store-config.ts';
+import type { KeyCopies } from '../manager/cloud.ts';
+import type { ManagerEnvironment, RequestScope } from '../manager/environment.ts';
+import { createOpenstackCloud } from '../manager/openstack-cloud.ts';
+import { BackupError } from '../model/errors.ts';
+import type { SwiftCaller } from '../store/swift-options.ts';
+import { createCallerStore, type CallerStore } from './caller-store.ts';
+import type { OpenedStore } from './open-posix-store.ts';
+
+export type ScopeDeps = {
+  /** All but the cloud, and the store where each caller has one. */
+  readonly base: Omit<ManagerEnvironment, 'cloud'>;
+  readonly bus: MessageBus;
+  readonly isWorking: () => boolean;
+  /** Copies of keys with the rights of the caller. */
+  readonly keysOf: (context: BusContext) => KeyCopies;
+  /** Opens the store of one caller; undefined where all share one. */
+  readonly openCallerStore: ((caller: SwiftCaller | null) => OpenedStore) | undefined;
+};
+
+export function createScopes(deps: ScopeDeps): (context: BusContext) => RequestScope {
+  const { base, bus, isWorking, keysOf, openCallerStore } = deps;
+  const { database, clock, resources } = base;
+  const { kind, service } = resources.store;
+  return (context) => {
+    const own: CallerStore | undefined =
+      openCallerStore === undefined
+        ? undefined
+        : createCallerStore({ kind, service }, () => openCallerStore(callerOf(context)).store);
+    const cloud = createOpenstackCloud({
+      bus,
+      context,
+      database,
+      clock,
+      isWorking,
+      keys: keysOf(context),
+      end: async () => await own?.close(),
+    });
+    const environment: ManagerEnvironment = {
+      ...base,
+      cloud,
+      resources: own === undefined ? resources : { ...resources, store: own.store },
+    };
+    return { environment, context: requestContextOf(context) };
+  };
+}
+
+/** True where every request needs the token of its caller. */
+export function isPerCaller(store: StoreConfig): boolean {
+  return store.kind === 'swift' && store.auth === 'per_user';
+}
+
+function callerOf({ authToken, projectId, items }: BusContext): SwiftCaller | null {
+  if (authToken === null || projectId === null) return null;
+  return { authToken, projectId, serviceCatalog: items['service_catalog'] };
+}
+
+/** Keys where there is no key manager: a clear refusal. */
+export const noKeys: KeyCopies = {
+  clone: async (keyId) => await Promise.reject(noKeyManager(keyId)),
+  remove: async (keyId) => await Promise.reject(noKeyManager(keyId)),
+};
+
+function noKeyManager(keyId: string): BackupError {
+  return new BackupError(
+    'state-invalid',
+    `the volume is encrypted with key ${keyId}, and no key manager is configured that could copy it: set [key_manager] backend = barbican`,
+  );
+}

@@ -1,0 +1,257 @@
+/**
+ * The service in cinder-backup's place: Cinder's database, the message bus, the store of `backup_driver`, agents on the storage
+ * nodes, and a REST API for the operator.
+ *
+ * | start | stop, the other way round |
+ * |---|---|
+ * | database; the row in `services` | closed last |
+ * | store, sealing threads, agents | |
+ * | bus connects | its connections end after the last notification |
+ * | what an earlier process left is put right | operations end, or are cancelled after graceful_shutdown_timeout |
+ * | requests are taken | no more are taken |
+ * | heartbeat and capabilities | the schedulers are told |
+ * | REST | closed first |
+ */
+import { randomUUID } from 'node:crypto';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { adminContext } from '../bus/bus-context.ts';
+import { openMessageBus } from '../bus/message-bus.ts';
+import type { ServiceConfig } from '../config/service-config.ts';
+import { isServiceInUse } from '../database/backups.ts';
+import { openDatabase } from '../database/open-database.ts';
+import { defaultQuotaRules } from '../database/quotas.ts';
+import type { Logger } from '../log.ts';
+import type { ManagerEnvironment } from '../manager/environment.ts';
+import { createHostEndpoints, type RpcHandler } from '../manager/host-endpoints.ts';
+import { createHostLife } from '../manager/host-life.ts';
+import { reconcile, serviceContext } from '../manager/init-host.ts';
+import { createVerify } from '../manager/manager.ts';
+import { createNamedLoggers } from '../manager/named-loggers.ts';
+import { createOperations, type Operations } from '../manager/operations.ts';
+import { createRequestEndpoints } from '../manager/request-endpoints.ts';
+import { createDispatch, type RpcEndpoints } from '../manager/rpc-endpoints.ts';
+import { createStartVerbs } from '../manager/start-verbs.ts';
+import { systemClock } from '../model/clock.ts';
+import { cancelledBy, isBackupError } from '../model/errors.ts';
+import { divideMemory } from '../pipeline/object-room.ts';
+import { createSealer } from '../pipeline/sealer.ts';
+import { createOperatorApp } from '../rest/app.ts';
+import { createMetrics } from '../rest/metrics.ts';
+import { createAgentDirectory, readAgentAccess } from './agent-directory.ts';
+import { createReleaseStack } from './lifecycle.ts';
+import { listenForRest } from './listen-for-rest.ts';
+import { createScopes, isPerCaller, noKeys } from './openstack-scopes.ts';
+import { openCloudStore } from './open-cloud-store.ts';
+
+export type OpenstackService = {
+  /** Of the REST API. */
+  readonly url: string;
+  /** Takes no more requests, lets operations end or cancels them, and closes everything. */
+  close(): Promise<void>;
+};
+
+const cleanupTimeoutMs = 120_000;
+const rowTimeoutMs = 900_000;
+const watchIntervalMs = 2000;
+const rememberedOperations = 1000;
+/** Timers end at once with more than this. */
+const longestTimerMs = 2 ** 31 - 1;
+/** backup_max_operations = 0: no limit. */
+const unlimitedOperations = 10_000;
+
+/**
+ * Starts the service; it takes requests when this returns. `config-invalid`, `database-unavailable`; a broker, a store or an
+ * agent that is away is waited for while the service runs.
+ */
+export async function createOpenstackService(settings: {
+  readonly config: ServiceConfig;
+  readonly log: Logger;
+  readonly signal: AbortSignal;
+}): Promise<OpenstackService> {
+  const { config, log, signal } = settings;
+  const { core, delta, messaging } = config;
+  const { host, availabilityZone } = core;
+  const loggers = createNamedLoggers(log);
+  const stack = createReleaseStack();
+  try {
+    const database = await openDatabase(config.database, {
+      log: loggers.named('cinder.db'),
+      clock: systemClock,
+      signal,
+    });
+    stack.add('database', () => database.close());
+
+    const opened = openCloudStore(config, loggers.named('cinder.backup.drivers'));
+    const { store } = opened;
+    stack.add('store', () => store.close());
+    if (!(await isServiceInUse(database.sql, store.service))) await adopt(opened, log, signal);
+
+    const sealer = await createSealer({
+      log,
+      zlibEffort: delta.zlibEffort,
+      ...(delta.sealThreads === undefined ? {} : { threads: delta.sealThreads }),
+    });
+    stack.add('sealer', () => sealer.close());
+    const agents = createAgentDirectory(
+      delta.agents,
+      await readAgentAccess(delta.agents),
+      loggers.named('cinder_delta.agents'),
+    );
+    stack.add('agents', () => agents.close());
+
+    const bus = openMessageBus({
+      config: messaging,
+      host,
+      programName: 'cinder-backup',
+      clock: systemClock,
+      log: loggers.named('oslo_messaging'),
+    });
+    stack.add('message bus', () => bus.close());
+
+    const { buffers: memory, objectLists } = divideMemory(delta.memoryLimitBytes);
+    const metrics = createMetrics({ memory, operations: () => operations.list() });
+    const operations: Operations = createOperations({
+      maxRunning: core.maxOperations === 0 ? unlimitedOperations : core.maxOperations,
+      maxQueued: Infinity,
+      maxFinished: rememberedOperations,
+      cleanupTimeoutMs: 2 * cleanupTimeoutMs,
+      clock: systemClock,
+      log: loggers.named('cinder.backup.manager'),
+      onFinished: (operation) => metrics.observe(operation),
+    });
+    stack.add('operations', () =>
+      operations.drain(
+        core.shutdownTimeoutMs === 0 ? longestTimerMs : Math.min(core.shutdownTimeoutMs, longestTimerMs),
+      ),
+    );
+
+    const base: Omit<ManagerEnvironment, 'cloud'> = {
+      database,
+      resources: { store, sealer, memory, objectLists, log: loggers.named('cinder_delta.pipeline') },
+      storage: agents,
+      clock: systemClock,
+      log: loggers.named('cinder.backup.manager'),
+      options: {
+        host,
+        availabilityZone,
+        metadataVersion: core.metadataVersion,
+        naming: opened.naming,
+        container: opened.container,
+        objectBytes: config.store.objectSizeBytes,
+        blockSize: config.store.blockSizeBytes,
+        codec: config.store.codec,
+        mergeGapBytes: delta.objectMergeGapBytes ?? config.store.blockSizeBytes,
+        cleanupTimeoutMs,
+        rowTimeoutMs,
+        watchIntervalMs,
+        quota: defaultQuotaRules,
+        notifyProgress: {
+          objects: core.objectsPerNotification,
+          intervalMs: config.store.enableProgressTimer ? core.progressIntervalMs : 0,
+        },
+      },
+    };
+    const life = createHostLife({
+      database,
+      bus,
+      checkStore: (until) => opened.check(until),
+      host,
+      availabilityZone,
+      driverName: store.service,
+      reportIntervalMs: core.reportIntervalMs,
+      capabilitiesIntervalMs: core.capabilitiesIntervalMs,
+      driverCheckIntervalMs: core.driverCheckIntervalMs,
+      wait,
+      clock: systemClock,
+      log: loggers.named('cinder.service'),
+    });
+    const scopeOf = createScopes({
+      base,
+      bus,
+      isWorking: () => life.isWorking,
+      keysOf: () => noKeys,
+      openCallerStore: isPerCaller(config.store) ? (caller) => opened.openFor(caller) : undefined,
+    });
+    const verbs = createStartVerbs(operations);
+
+    await life.register();
+    const own = scopeOf(adminContext(`req-${randomUUID()}`, systemClock.now()));
+    const { reset, deleting, droppedSnapshots } = await reconcile(own.environment, signal);
+    log.info({ reset, deleting: deleting.length, droppedSnapshots }, 'earlier work put right');
+
+    const endpoints: RpcEndpoints = {
+      ...createRequestEndpoints({ operations, verbs }),
+      ...ofHost(
+        createHostEndpoints({
+          database,
+          life,
+          loggers,
+          driverName: store.service,
+          host,
+          availabilityZone,
+          cast: (request, until) => bus.cast(request, until),
+          clock: systemClock,
+          log: base.log,
+        }),
+      ),
+    };
+    stack.add('requests', () => bus.drain(AbortSignal.timeout(cleanupTimeoutMs)));
+    bus.serve(createDispatch(endpoints, scopeOf));
+    stack.add('host life', () => life.stop());
+    await life.start(signal);
+    for (const backup of deleting) {
+      verbs.remove({ environment: own.environment, context: serviceContext(backup) }, backup);
+    }
+
+    const manager = { verify: createVerify(own.environment, operations, verbs) };
+    const app = createOperatorApp({ database, operations, metrics, manager }, { access: {}, log });
+    stack.add('REST', () => app.close());
+    const url = await listenForRest(app, {
+      ...delta.rest,
+      remedy: 'choose another [delta] rest_port or rest_listen',
+    });
+    log.info(
+      {
+        host,
+        store: store.service,
+        url,
+        memoryMiB: delta.memoryLimitBytes / 1024 ** 2,
+        codec: config.store.codec,
+      },
+      'cinder-delta is ready, in the place of cinder-backup',
+    );
+    return { url, close: () => stack.releaseAll() };
+  } catch (error) {
+    await stack.releaseAll().catch((err: unknown) => log.warn({ err }, 'not everything was closed'));
+    throw error;
+  }
+}
+
+/** The entries of host-endpoints.ts in the form of the dispatch table. */
+function ofHost(handlers: Readonly<Record<string, RpcHandler>>): RpcEndpoints {
+  return Object.fromEntries(
+    Object.entries(handlers).map(([method, handle]) => [method, ({ args, bus }) => handle(args, bus)]),
+  );
+}
+
+/** A new directory becomes the store; one that is not there yet may come later. */
+async function adopt(
+  opened: { adopt(signal: AbortSignal): Promise<void> },
+  log: Logger,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    await opened.adopt(signal);
+  } catch (err) {
+    if (!isBackupError(err)) throw err;
+    log.warn({ err }, 'the store is not ready: backups fail until it is');
+  }
+}
+
+async function wait(delayMs: number, signal: AbortSignal): Promise<void> {
+  try {
+    await sleep(delayMs, undefined, { signal });
+  } catch {
+    throw cancelledBy(signal);
+  }
+}

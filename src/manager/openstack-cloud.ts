@@ -1,0 +1,24 @@
+/** The cloud as one request has it: notifications and requests to cinder-volume carry its context. */
+import type { Cloud, KeyCopies } from './cloud.ts';
+import type { MessageBus } from '../bus/message-bus.ts';
+import { requestSnapshotRemoval, requestVolumeRemoval, type VolumeRequestDeps } from './volume-requests.ts';
+
+export type OpenstackCloudDeps = Omit<VolumeRequestDeps, 'bus'> & {
+  readonly bus: Pick<MessageBus, 'cast' | 'notifier'>;
+  readonly isWorking: () => boolean;
+  /** With the rights of the caller. */
+  readonly keys: KeyCopies;
+  readonly end: () => Promise<void>;
+};
+
+export function createOpenstackCloud(deps: OpenstackCloudDeps): Cloud {
+  const { bus, context, isWorking, keys, end } = deps;
+  return {
+    isWorking,
+    notify: (backup, event, extra) => bus.notifier.notifyBackup(context, backup, event, extra),
+    removeVolume: (volumeId, signal) => requestVolumeRemoval(deps, volumeId, signal),
+    removeSnapshot: (snapshotId, signal) => requestSnapshotRemoval(deps, snapshotId, signal),
+    keys,
+    end,
+  };
+}

@@ -1,0 +1,167 @@
+/**
+ * cinder-delta in cinder-backup's place, without Cinder: a real RabbitMQ, rows in SQLite, a directory as the store, an
+ * agent over files that stand for the volumes of `refhost@ceph`. What Cinder would send is put on the bus as it was recorded.
+ */
+import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { connect } from 'amqplib';
+import { createAgent, type Agent } from '../../src/agent/agent.ts';
+import { createFileBackend } from '../../src/agent/file-backend.ts';
+import { loadServiceConfig } from '../../src/config/service-config.ts';
+import { findBackupEver } from '../../src/database/backups.ts';
+import type { Database } from '../../src/database/database.ts';
+import { openSqliteDatabase } from '../../src/database/sqlite/sqlite-database.ts';
+import { createLogger, type Logger } from '../../src/log.ts';
+import { createOpenstackService, type OpenstackService } from '../../src/main/openstack-service.ts';
+import type { Backup } from '../../src/model/backup.ts';
+import { volumeName } from '../../src/model/names.ts';
+import { freePorts } from './free-ports.ts';
+import { patternBytes } from './pattern.ts';
+
+export type CloudRig = {
+  readonly directory: string;
+  readonly database: Database;
+  readonly configFile: string;
+  /** The lines that were logged, as objects. */
+  readonly lines: readonly Readonly<Record<string, unknown>>[];
+  /** A volume file, `generation` of the pattern. */
+  writeVolume(volumeId: string, lengthBytes: number, generation: number): Promise<void>;
+  readVolume(volumeId: string): Promise<Buffer>;
+  /** Starts the service; once at a time. */
+  start(): Promise<OpenstackService>;
+  stop(): Promise<void>;
+  /** Puts a message on the bus. */
+  publish(message: BusMessage): Promise<void>;
+  /** Takes what is in a queue; it is made if it is absent. */
+  take(queue: string): Promise<Readonly<Record<string, unknown>>[]>;
+  row(backupId: string): Promise<Backup>;
+  close(): Promise<void>;
+};
+
+export type BusMessage = {
+  readonly exchange: string;
+  readonly routingKey: string;
+  readonly payload: string;
+};
+
+export const cloudHost = 'refhost';
+
+/** `general` and `delta` are more lines of [DEFAULT] and [delta]. */
+export async function createCloudRig(options: {
+  readonly brokerUrl: string;
+  readonly general?: string;
+  readonly delta?: string;
+}): Promise<CloudRig> {
+  const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-cloud-'));
+  const volumes = join(directory, 'volumes');
+  await mkdir(volumes);
+  const lines: Readonly<Record<string, unknown>>[] = [];
+  const log = collectingLogger(lines);
+  const silent = createLogger({ level: 'silent' });
+  const agent: Agent = await createAgent({
+    backends: [await createFileBackend({ name: 'ceph', directory: volumes, log: silent })],
+    access: {},
+    host: '127.0.0.1',
+    port: 0,
+    log: silent,
+  });
+  const [restPort = 0] = await freePorts(1);
+  const configFile = join(directory, 'cinder.conf');
+  await writeFile(
+    configFile,
+    `[DEFAULT]
+host = ${cloudHost}
+transport_url = ${options.brokerUrl}
+backup_driver = cinder.backup.drivers.posix.PosixBackupDriver
+backup_posix_path = ${join(directory, 'backups')}
+backup_file_size = 1048576
+${options.general ?? ''}
+[database]
+connection = sqlite:///${join(directory, 'cinder.sqlite')}
+[oslo_messaging_notifications]
+driver = messagingv2
+[delta]
+agent_url = ${agent.url}
+rest_port = ${restPort}
+${options.delta ?? ''}
+`,
+  );
+  const database = openSqliteDatabase(join(directory, 'cinder.sqlite'));
+  let service: OpenstackService | undefined;
+
+  return {
+    directory,
+    database,
+    configFile,
+    lines,
+    writeVolume: (id, length, generation) =>
+      writeFile(join(volumes, volumeName(id)), patternBytes(length, generation)),
+    readVolume: (id) => readFile(join(volumes, volumeName(id))),
+    async start() {
+      const { config } = await loadServiceConfig([{ kind: 'file', path: configFile }]);
+      service = await createOpenstackService({ config, log, signal: new AbortController().signal });
+      return service;
+    },
+    async stop() {
+      await service?.close();
+      service = undefined;
+    },
+    publish: (message) => publish(options.brokerUrl, message),
+    take: (queue) => take(options.brokerUrl, queue),
+    async row(backupId) {
+      const found = await findBackupEver(database.sql, backupId);
+      if (found === undefined) throw new Error(`no row of backup ${backupId}`);
+      return found;
+    },
+    async close() {
+      await service?.close();
+      await agent.close();
+      await database.close();
+      await rm(directory, { recursive: true });
+    },
+  };
+}
+
+function collectingLogger(lines: Readonly<Record<string, unknown>>[]): Logger {
+  const level = process.env['TEST_LOG'] === undefined ? 'debug' : process.env['TEST_LOG'];
+  return createLogger({
+    level,
+    destination: {
+      write(line) {
+        lines.push(JSON.parse(line));
+        if (process.env['TEST_LOG'] !== undefined) process.stderr.write(line);
+      },
+    },
+  });
+}
+
+const amqpUrl = (url: string) => url.replace(/^rabbit:/u, 'amqp:');
+
+async function publish(url: string, { exchange, routingKey, payload }: BusMessage): Promise<void> {
+  const connection = await connect(amqpUrl(url));
+  const channel = await connection.createConfirmChannel();
+  channel.publish(exchange, routingKey, Buffer.from(payload), {
+    contentType: 'application/json',
+    contentEncoding: 'utf-8',
+    deliveryMode: 2,
+    priority: 0,
+    headers: {},
+  });
+  await channel.waitForConfirms();
+  await connection.close();
+}
+
+async function take(url: string, queue: string): Promise<Readonly<Record<string, unknown>>[]> {
+  const connection = await connect(amqpUrl(url));
+  const channel = await connection.createChannel();
+  const taken: Readonly<Record<string, unknown>>[] = [];
+  await channel.assertQueue(queue, { durable: false });
+  for (let got = await channel.get(queue, { noAck: true }); got !== false;) {
+    const outer = JSON.parse(got.content.toString());
+    taken.push(JSON.parse(outer['oslo.message']));
+    got = await channel.get(queue, { noAck: true });
+  }
+  await connection.close();
+  return taken;
+}
