@@ -9,6 +9,7 @@ import { openCinderDatabase } from './brokers.ts';
 import { createCinderClient, type CinderClient } from './client.ts';
 import { cephDirectory } from './cloud.ts';
 import { openStage, type Stage } from './stage.ts';
+import { logIn, swiftObjects } from './swift-objects.ts';
 
 /** Offset, length and generation, later ones over earlier ones; generation 0 is zeros. In bytes, multiples of 8. */
 export type Content = readonly (readonly [offset: number, length: number, generation: number])[];
@@ -41,6 +42,12 @@ export type OpenStack = AsyncDisposable & {
   /** Fails unless the volume holds this and nothing else. */
   expectContent(volumeId: string, content: Content): Promise<void>;
   snapshotsOf(volumeId: string): Promise<readonly string[]>;
+  /** Names of the objects in Swift's container that are a backup's, in the account of the administrator. */
+  objectsOf(backupId: string): Promise<readonly string[]>;
+  /** What the project of the administrator uses of a quota. */
+  usageOf(resource: 'backups' | 'backup_gigabytes'): Promise<number>;
+  /** Stops Swift from answering, so that backups, restores and deletes stand still in their middle, until released. */
+  holdSwift(): Promise<AsyncDisposable>;
   /** Rows of Cinder's database. Columns as text or numbers. */
   rows(sql: string, ...values: readonly Value[]): Promise<readonly TableRow[]>;
   backupRow(id: string): Promise<TableRow>;
@@ -180,6 +187,19 @@ export async function openOpenStack(directory: string): Promise<OpenStack> {
     async snapshotsOf(volumeId) {
       const names = await images.ask({ verb: 'snapshots', image: imageOf(volumeId) });
       return Array.isArray(names) ? names.map(String) : [];
+    },
+    async objectsOf(backupId) {
+      const names = await swiftObjects(settings, 'volumebackups');
+      return names.filter((name) => name.includes(backupId));
+    },
+    async usageOf(resource) {
+      const { projectId } = await logIn(settings);
+      const usage = await admin.list('quota-usage', projectId);
+      return Number(usage.find(({ Type }) => Type === resource)?.['In_use']);
+    },
+    async holdSwift() {
+      await stage.daemons.signal('swift', 'SIGSTOP');
+      return { [Symbol.asyncDispose]: async () => await stage.daemons.signal('swift', 'SIGCONT') };
     },
     async [Symbol.asyncDispose]() {
       await images.close();
