@@ -23,6 +23,7 @@ export const neededPackages = [
   'swift-object',
   'memcached',
   'keystone',
+  'python3-barbican',
   'python3-keystonemiddleware',
   'python3-swiftclient',
   'python3-boto3',

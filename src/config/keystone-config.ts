@@ -2,6 +2,7 @@
 import {
   authTokenOptions,
   barbicanOptions,
+  barbicanServiceUserOptions,
   keyManagerOptions,
   keystoneAuthOptions,
   serviceUserOptions,
@@ -68,7 +69,10 @@ export type KeyManagerConfig =
       readonly caFile: string | undefined;
       readonly retries: number;
       readonly retryDelayMs: number;
-      readonly sendServiceUserToken: boolean;
+      /** Part of the URL; undefined: that of the endpoint, else `v1`. */
+      readonly apiVersion: string | undefined;
+      /** Whose token goes beside the user's; undefined: none does. */
+      readonly serviceUser: KeystoneCredentials | undefined;
     }
   /** Keys that cinder-delta cannot clone: encrypted volumes are refused with this reason. */
   | { readonly kind: 'unsupported'; readonly backend: string };
@@ -116,8 +120,18 @@ export function readKeyManager(settings: Settings): KeyManagerConfig {
     caFile: options.verify_ssl_path,
     retries: options.number_of_retries,
     retryDelayMs: options.retry_delay * 1000,
-    sendServiceUserToken: options.send_service_user_token,
+    apiVersion: options.barbican_api_version,
+    serviceUser: options.send_service_user_token ? readBarbicanServiceUser(settings) : undefined,
   };
+}
+
+function readBarbicanServiceUser(settings: Settings): KeystoneCredentials | undefined {
+  const section = 'barbican_service_user';
+  const credentials = credentialsOf(settings, section, settings.read(section, barbicanServiceUserOptions));
+  if (credentials === undefined) {
+    settings.reject(section, 'auth_url', 'it must be set: [barbican] send_service_user_token is true');
+  }
+  return credentials;
 }
 
 type AuthValues = ValuesOf<typeof keystoneAuthOptions>;

@@ -50,6 +50,9 @@ export const serviceUserOptions = {
   send_service_user_token: flag({ default: false }),
 };
 
+/** [barbican_service_user]: the token that goes with a user's token to Barbican (castellan). */
+export const barbicanServiceUserOptions = keystoneAuthOptions;
+
 /** [key_manager] */
 export const keyManagerOptions = {
   backend: text({ default: 'barbican', aliases: [{ group: 'key_manager', name: 'api_class' }] }),

@@ -27,6 +27,7 @@ import {
 import {
   authTokenOptions,
   barbicanOptions,
+  barbicanServiceUserOptions,
   keyManagerOptions,
   serviceUserOptions,
 } from './keystone-options.ts';
@@ -83,6 +84,7 @@ export const optionTables = {
   service_user: serviceUserOptions,
   key_manager: keyManagerOptions,
   barbican: barbicanOptions,
+  barbican_service_user: barbicanServiceUserOptions,
   backend_defaults: backendOptions,
   delta: deltaOptions,
 } satisfies Record<string, OptionTable>;

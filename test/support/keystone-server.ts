@@ -30,6 +30,8 @@ export async function startKeystone(options: {
   readonly swiftUrl: string;
   readonly port?: number;
   readonly tokenLifeSeconds?: number;
+  /** More services for the catalog, in the region `RegionOne`. */
+  readonly services?: readonly { readonly type: string; readonly name: string; readonly url: string }[];
 }): Promise<KeystoneServer> {
   const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-keystone-'));
   const port = options.port ?? (await freePort());
@@ -41,6 +43,7 @@ export async function startKeystone(options: {
     swiftUrl: options.swiftUrl,
     region: 'RegionOne',
     tokenLifeSeconds: options.tokenLifeSeconds ?? 3600,
+    services: options.services ?? [],
   };
   const script = fileURLToPath(new URL('keystone_node.py', import.meta.url));
   const child = spawn('/usr/bin/python3', [script, JSON.stringify(settings)], {
