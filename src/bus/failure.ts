@@ -29,9 +29,16 @@ export function unsupportedVersion(version: string, method: string): string {
 
 /** The failure text of any thrown value. */
 export function renderFailure(error: unknown): string {
+  if (isBackupError(error, 'version-unsupported') && 'objver' in error.details) return tooNew(error);
   const { name, kwargs, message } = exceptionOf(error);
   const { code } = cinderExceptions[name];
   return render(name, 'cinder.exception', message, { ...kwargs, code });
+}
+
+/** An object of a later major version: what oslo.versionedobjects raises for it (base.py, obj_class_from_name). */
+function tooNew({ message, details: { objname, objver, supported } }: BackupError): string {
+  const kwargs = { objname: String(objname), objver: String(objver), supported: String(supported) };
+  return render('IncompatibleObjectVersion', 'oslo_versionedobjects.exception', message, kwargs);
 }
 
 function exceptionOf(error: unknown): CinderFailure & { readonly message: string } {

@@ -112,6 +112,7 @@ export function requireObject(entity: Entity | undefined, name: string, major = 
     throw new BackupError(
       'version-unsupported',
       `${name} has version ${entity.version}: only ${major}.x is understood`,
+      { details: { objname: name, objver: entity.version, supported: `${major}.x` } },
     );
   }
   return entity;

@@ -143,6 +143,22 @@ export async function listIncompleteBackups(sql: Sql, host: string): Promise<Bac
   return rows.map(fromRow);
 }
 
+/** Failed backups of `host` for which cinder-volume has made something that is still there. */
+export async function listTemporaryOwners(sql: Sql, host: string): Promise<Backup[]> {
+  const rows = await sql
+    .selectFrom('backups')
+    .selectAll()
+    .where('deleted', '=', false)
+    .where('host', '=', host)
+    .where('status', '=', 'error')
+    .where((where) =>
+      where.or([where('temp_volume_id', 'is not', null), where('temp_snapshot_id', 'is not', null)]),
+    )
+    .orderBy('created_at')
+    .execute();
+  return rows.map(fromRow);
+}
+
 /** True if there is a backup whose row says that this driver made it. */
 export async function isServiceInUse(sql: Sql, service: string): Promise<boolean> {
   const row = await sql

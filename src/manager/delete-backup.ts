@@ -3,7 +3,13 @@
  * starts. Objects go before the row; a deletion that fails ends in `error` and can be asked for again. What a backup that
  * was never finished still holds of its volume is given back first.
  */
-import { countDependent, getBackup, listBackups, moveBackup, softDeleteBackup } from '../database/backups.ts';
+import {
+  countDependent,
+  findBackup,
+  listBackups,
+  moveBackup,
+  softDeleteBackup,
+} from '../database/backups.ts';
 import { giveBackQuota } from '../database/quotas.ts';
 import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
@@ -28,7 +34,11 @@ export async function deleteBackup(
 ): Promise<void> {
   const { database, resources, options, cloud } = environment;
   const reading = AbortSignal.any([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
-  const backup = await persist(() => getBackup(database.sql, backupId), reading);
+  const backup = await persist(() => findBackup(database.sql, backupId), reading);
+  if (backup === undefined) {
+    environment.log.info({ backup: backupId }, 'the backup is gone already');
+    return;
+  }
   cloud.notify(backup, 'delete.start');
   if (backup.status !== 'deleting') {
     throw refusal(

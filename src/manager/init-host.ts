@@ -9,7 +9,8 @@
  *   error      temporary volumes that cinder-volume made for it are removed
  */
 import { randomUUID } from 'node:crypto';
-import { listBackups, moveBackup } from '../database/backups.ts';
+import { createTaskGroup } from '../async/task-group.ts';
+import { findBackup, listIncompleteBackups, listTemporaryOwners, moveBackup } from '../database/backups.ts';
 import type { Backup } from '../model/backup.ts';
 import { isBackupError, throwIfAborted } from '../model/errors.ts';
 import { volumeNamePattern } from '../model/names.ts';
@@ -26,35 +27,71 @@ export type Reconciled = {
   readonly reset: number;
   /** Backups whose deletion has to go on. */
   readonly deleting: readonly Backup[];
+  /** Backups that nobody has begun: their requests may still be in the queue. Empty where there is no queue. */
+  readonly waiting: readonly Backup[];
   readonly droppedSnapshots: number;
 };
 
-/** Reconciles rows, store and storage. Throws only `cancelled` and errors of the database. */
-export async function reconcile(environment: ManagerEnvironment, signal: AbortSignal): Promise<Reconciled> {
+/** Agents and stores that do not answer take their time: not one after the other. */
+const sideBySide = 8;
+
+/**
+ * Reconciles rows, store and storage. `hasQueue`: requests that were sent while nothing ran here are still to come. Throws
+ * only `cancelled` and errors of the database.
+ */
+export async function reconcile(
+  environment: ManagerEnvironment,
+  { hasQueue }: { readonly hasQueue: boolean },
+  signal: AbortSignal,
+): Promise<Reconciled> {
   const { database, options, log } = environment;
-  const { host } = options;
-  let reset = 0;
   const deleting: Backup[] = [];
-  for (const status of ['creating', 'restoring', 'deleting'] as const) {
-    for (const backup of await listBackups(database.sql, { host, status })) {
-      throwIfAborted(signal);
-      log.info({ backup: backup.id, status }, 'backup was interrupted: putting it right');
-      if (status === 'deleting' && backup.encryptionKeyId === null) {
-        deleting.push(backup);
-        continue;
-      }
-      if (status === 'creating') await endCreating(environment, backup, signal);
-      else if (status === 'restoring') await endRestoring(environment, backup);
-      else await endDeletingEncrypted(environment, backup);
+  const waiting: Backup[] = [];
+  let reset = 0;
+  const group = createTaskGroup(sideBySide, signal);
+  for (const backup of await listIncompleteBackups(database.sql, options.host)) {
+    const { id, status } = backup;
+    if (status === 'deleting' && backup.encryptionKeyId === null) deleting.push(backup);
+    else if (status === 'creating' && backup.service === null && hasQueue) waiting.push(backup);
+    else if (status === 'creating' || status === 'restoring' || status === 'deleting') {
+      log.info({ backup: id, status }, 'backup was interrupted: putting it right');
       reset += 1;
+      await group.add((groupSignal) => endInterrupted(environment, backup, groupSignal));
     }
   }
-  for (const backup of await listBackups(database.sql, { host, status: 'error' })) {
+  await group.settle();
+  for (const backup of await listTemporaryOwners(database.sql, options.host)) {
     throwIfAborted(signal);
     await endTemporaries(environment, serviceContext(backup), backup);
   }
   const droppedSnapshots = await dropOrphans(environment, signal);
-  return { reset, deleting, droppedSnapshots };
+  return { reset, deleting, waiting, droppedSnapshots };
+}
+
+/** Ends those of `waiting` that nobody has begun since: their requests are lost, as with a broker that was started anew. */
+export async function endForgotten(
+  environment: ManagerEnvironment,
+  waiting: readonly Backup[],
+  isBusy: (backupId: string) => boolean,
+  signal: AbortSignal,
+): Promise<void> {
+  for (const { id } of waiting) {
+    throwIfAborted(signal);
+    const backup = await findBackup(environment.database.sql, id);
+    if (backup?.status !== 'creating' || backup.service !== null || isBusy(id)) continue;
+    environment.log.warn({ backup: id }, 'no request came for this backup: putting it right');
+    await endCreating(environment, backup, signal);
+  }
+}
+
+async function endInterrupted(
+  environment: ManagerEnvironment,
+  backup: Backup,
+  signal: AbortSignal,
+): Promise<void> {
+  if (backup.status === 'creating') await endCreating(environment, backup, signal);
+  else if (backup.status === 'restoring') await endRestoring(environment, backup);
+  else await endDeletingEncrypted(environment, backup);
 }
 
 async function endCreating(

@@ -75,7 +75,7 @@ export function createManager(
     async initHost(signal) {
       const { host, availabilityZone } = environment.options;
       await registerBackupService(sql, host, availabilityZone, environment.clock.now());
-      const { reset, deleting, droppedSnapshots } = await reconcile(environment, signal);
+      const { reset, deleting, droppedSnapshots } = await reconcile(environment, { hasQueue: false }, signal);
       environment.log.info({ reset, deleting: deleting.length, droppedSnapshots }, 'earlier work put right');
       for (const backup of deleting) verbs.remove(scopeOf(serviceContext(backup)), backup);
     },
