@@ -8,7 +8,6 @@ import type { StoreConfig } from '../config/store-config.ts';
 import type { KeyCopies } from '../manager/cloud.ts';
 import type { ManagerEnvironment, RequestScope } from '../manager/environment.ts';
 import { createOpenstackCloud } from '../manager/openstack-cloud.ts';
-import { BackupError } from '../model/errors.ts';
 import type { SwiftCaller } from '../store/swift-options.ts';
 import { createCallerStore, type CallerStore } from './caller-store.ts';
 import type { OpenedStore } from './open-posix-store.ts';
@@ -59,17 +58,4 @@ export function isPerCaller(store: StoreConfig): boolean {
 function callerOf({ authToken, projectId, items }: BusContext): SwiftCaller | null {
   if (authToken === null || projectId === null) return null;
   return { authToken, projectId, serviceCatalog: items['service_catalog'] };
-}
-
-/** Keys where there is no key manager: a clear refusal. */
-export const noKeys: KeyCopies = {
-  clone: async (keyId) => await Promise.reject(noKeyManager(keyId)),
-  remove: async (keyId) => await Promise.reject(noKeyManager(keyId)),
-};
-
-function noKeyManager(keyId: string): BackupError {
-  return new BackupError(
-    'state-invalid',
-    `the volume is encrypted with key ${keyId}, and no key manager is configured that could copy it: set [key_manager] backend = barbican`,
-  );
 }
