@@ -24,7 +24,7 @@ import type { Logger } from '../log.ts';
 import type { ManagerEnvironment } from '../manager/environment.ts';
 import { createHostEndpoints, type RpcHandler } from '../manager/host-endpoints.ts';
 import { createHostLife } from '../manager/host-life.ts';
-import { reconcile, serviceContext } from '../manager/init-host.ts';
+import { endForgotten, reconcile, serviceContext } from '../manager/init-host.ts';
 import { createVerify } from '../manager/manager.ts';
 import { createNamedLoggers } from '../manager/named-loggers.ts';
 import { createOperations, type Operations } from '../manager/operations.ts';
@@ -54,6 +54,8 @@ export type OpenstackService = {
 const cleanupTimeoutMs = 120_000;
 const rowTimeoutMs = 900_000;
 const watchIntervalMs = 2000;
+/** Requests that waited in the queue have been taken by then. */
+const requestGraceMs = 60_000;
 const rememberedOperations = 1000;
 /** Timers end at once with more than this. */
 const longestTimerMs = 2 ** 31 - 1;
@@ -180,8 +182,12 @@ export async function createOpenstackService(settings: {
 
     await life.register();
     const own = scopeOf(adminContext(`req-${randomUUID()}`, systemClock.now()));
-    const { reset, deleting, droppedSnapshots } = await reconcile(own.environment, signal);
-    log.info({ reset, deleting: deleting.length, droppedSnapshots }, 'earlier work put right');
+    const earlier = await reconcile(own.environment, { hasQueue: true }, signal);
+    const { reset, deleting, waiting, droppedSnapshots } = earlier;
+    log.info(
+      { reset, deleting: deleting.length, waiting: waiting.length, droppedSnapshots },
+      'earlier work put right',
+    );
 
     const endpoints: RpcEndpoints = {
       ...createRequestEndpoints({ operations, verbs }),
@@ -206,6 +212,12 @@ export async function createOpenstackService(settings: {
     for (const backup of deleting) {
       verbs.remove({ environment: own.environment, context: serviceContext(backup) }, backup);
     }
+
+    const looking = startLooking(log, async (until) => {
+      await wait(requestGraceMs, until);
+      await endForgotten(own.environment, waiting, (id) => operations.isBusy(id), until);
+    });
+    stack.add('forgotten requests', looking.stop);
 
     const manager = { verify: createVerify(own.environment, operations, verbs) };
     const app = createOperatorApp({ database, operations, metrics, manager }, { access: {}, log });
@@ -250,6 +262,23 @@ async function adopt(
     if (!isBackupError(err)) throw err;
     log.warn({ err }, 'the store is not ready: backups fail until it is');
   }
+}
+
+/** Work in the background that ends with the service. */
+function startLooking(
+  log: Logger,
+  work: (signal: AbortSignal) => Promise<void>,
+): { readonly stop: () => Promise<void> } {
+  const ending = new AbortController();
+  const done = work(ending.signal).catch((err: unknown) => {
+    if (!ending.signal.aborted) log.error({ err }, 'backups whose requests were lost were not put right');
+  });
+  return {
+    stop: async () => {
+      ending.abort();
+      await done;
+    },
+  };
 }
 
 async function wait(delayMs: number, signal: AbortSignal): Promise<void> {
