@@ -18,6 +18,8 @@ export type NewVolume = {
   readonly status: VolumeStatus;
   readonly name: string | null;
   readonly description: string | null;
+  /** Cinder's own tables insist on it. */
+  readonly volumeTypeId?: string;
 };
 
 export async function insertVolume(sql: Sql, volume: NewVolume, now: Date): Promise<void> {
@@ -39,6 +41,7 @@ export async function insertVolume(sql: Sql, volume: NewVolume, now: Date): Prom
       launched_at: volume.status === 'available' ? now : null,
       display_name: volume.name,
       display_description: volume.description,
+      volume_type_id: volume.volumeTypeId ?? null,
       bootable: false,
       multiattach: false,
       use_quota: true,
@@ -234,7 +237,7 @@ export async function setVolumeEncryptionKey(
 function fromRow(row: Selectable<VolumesTable>): Volume {
   return {
     id: row.id,
-    nameId: row._name_id ?? row.id,
+    nameId: row['_name_id'] ?? row.id,
     projectId: row.project_id ?? '',
     userId: row.user_id,
     host: row.host,

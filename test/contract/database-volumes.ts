@@ -1,0 +1,128 @@
+/** What holds of statements on volumes, snapshots and what belongs to them, whatever the database is. */
+import { randomUUID } from 'node:crypto';
+import { beforeEach, expect, test } from 'vitest';
+import type { Database } from '../../src/database/database.ts';
+import { insertFailureMessage } from '../../src/database/messages.ts';
+import { readTime } from '../../src/database/row-values.ts';
+import { getSnapshot, insertSnapshot, listSnapshots, moveSnapshot } from '../../src/database/snapshots.ts';
+import { findGlanceMetadata, replaceGlanceMetadata } from '../../src/database/volume-glance-metadata.ts';
+import {
+  listVolumeMetadata,
+  replaceVolumeMetadata,
+  setVolumeMetadata,
+} from '../../src/database/volume-metadata.ts';
+import {
+  getVolume,
+  insertVolume,
+  knownVolumes,
+  listVolumes,
+  moveVolume,
+} from '../../src/database/volumes.ts';
+import { newVolume } from '../database/rows.ts';
+import type { OpenEmpty } from './database.ts';
+
+const now = new Date('2026-11-22T09:00:00Z');
+const volumeTypeId = '7f6b5a2e-1f0c-4f43-9a53-0c8f3f5d2b11';
+
+export function volumeStatements(open: OpenEmpty): void {
+  let database: Database;
+  beforeEach(async () => {
+    database = await open();
+  });
+
+  async function someVolume(): Promise<string> {
+    const volume = newVolume({ volumeTypeId });
+    await insertVolume(database.sql, volume, now);
+    return volume.id;
+  }
+
+  test('a volume moves only from the status that is expected', async () => {
+    const id = await someVolume();
+    const backUp = () =>
+      moveVolume(
+        database.sql,
+        id,
+        { from: ['available', 'in-use'], to: 'backing-up' },
+        { previousStatus: 'available' },
+        now,
+      );
+    await backUp();
+    await expect(backUp()).rejects.toMatchObject({ code: 'stale-update', details: { status: 'backing-up' } });
+    expect(await getVolume(database.sql, id)).toMatchObject({
+      status: 'backing-up',
+      previousStatus: 'available',
+    });
+  });
+
+  test('a volume of another project is not found', async () => {
+    const id = await someVolume();
+    await expect(getVolume(database.sql, id, 'other')).rejects.toMatchObject({ code: 'not-found' });
+    expect(await listVolumes(database.sql, { projectId: 'other' })).toEqual([]);
+    expect(await listVolumes(database.sql, { projectId: 'demo' })).toHaveLength(1);
+  });
+
+  test('known volumes are told apart from unknown ones in any number', async () => {
+    const id = await someVolume();
+    const ids = [...Array.from({ length: 1200 }, () => randomUUID()), id];
+    expect(await knownVolumes(database.sql, ids)).toEqual(new Set([id]));
+  });
+
+  test('setting metadata leaves other keys, replacing does not', async () => {
+    const id = await someVolume();
+    const read = async () => (await listVolumeMetadata(database.sql, [id])).get(id);
+    await setVolumeMetadata(database.sql, id, { a: '1', b: '2' }, now);
+    await setVolumeMetadata(database.sql, id, { b: '3' }, now);
+    expect(await read()).toEqual({ a: '1', b: '3' });
+    await replaceVolumeMetadata(database.sql, id, { c: '4' }, now);
+    expect(await read()).toEqual({ c: '4' });
+  });
+
+  test('image metadata makes a volume bootable', async () => {
+    const id = await someVolume();
+    await replaceGlanceMetadata(database.sql, id, { image_name: 'debian' }, now);
+    await replaceGlanceMetadata(database.sql, id, { image_name: 'debian-13' }, now);
+    expect(await findGlanceMetadata(database.sql, id)).toEqual({ image_name: 'debian-13' });
+    expect((await getVolume(database.sql, id)).bootable).toBe(true);
+  });
+
+  test('a snapshot moves only from the status that is expected, and a deleted one is gone', async () => {
+    const volumeId = await someVolume();
+    const id = randomUUID();
+    await insertSnapshot(
+      database.sql,
+      {
+        id,
+        volumeId,
+        projectId: 'demo',
+        userId: 'u',
+        volumeSizeGiB: 1,
+        name: 's',
+        description: null,
+        volumeTypeId,
+      },
+      now,
+    );
+    await moveSnapshot(database.sql, id, { from: ['creating'], to: 'available' }, now);
+    const again = moveSnapshot(database.sql, id, { from: ['creating'], to: 'available' }, now);
+    await expect(again).rejects.toMatchObject({ code: 'stale-update' });
+    expect(await listSnapshots(database.sql, { volumeId, status: 'available' })).toHaveLength(1);
+    await moveSnapshot(database.sql, id, { from: ['available'], to: 'deleted' }, now);
+    await expect(getSnapshot(database.sql, id)).rejects.toMatchObject({ code: 'not-found' });
+  });
+
+  test('a failure message has the event of cinder and thirty days to live', async () => {
+    const backupId = randomUUID();
+    await insertFailureMessage(
+      database.sql,
+      { verb: 'create', detail: 'driver', resourceId: backupId, projectId: 'p', requestId: 'req-1' },
+      now,
+    );
+    const row = await database.sql.selectFrom('messages').selectAll().executeTakeFirstOrThrow();
+    expect(row).toMatchObject({
+      event_id: 'VOLUME_VOLUME_BACKUP_013_020',
+      resource_uuid: backupId,
+      message_level: 'ERROR',
+    });
+    expect(readTime(row.expires_at)).toEqual(new Date('2026-12-22T09:00:00Z'));
+  });
+}

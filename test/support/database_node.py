@@ -1,0 +1,155 @@
+"""A database server of Debian's, in a directory and on a port of its own; it ends, and the directory goes, when standard input does.
+
+Argument: JSON {kind: mariadb | postgresql, directory, port, tls: {ca, cert, key} | null}. Answers `ready` when the server does. Each line
+of standard input is a command, answered with `done`: `kill` (SIGKILL to all of its processes), `start`, `halt` and `resume` (SIGSTOP, SIGCONT).
+"""
+import glob
+import json
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import sys
+import time
+
+START_SECONDS = 90
+ENV = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+
+
+class Server:
+    def __init__(self, settings):
+        self.settings = settings
+        self.directory = settings["directory"]
+        self.data = os.path.join(self.directory, "data")
+        self.process = None
+        self.user = None
+
+    def run(self, *argv, text=None):
+        done = subprocess.run(argv, env=ENV, input=text, text=True, preexec_fn=self.become,
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        if done.returncode != 0:
+            raise SystemExit(f"{argv[0]} failed: {done.stdout[-3000:]}")
+
+    def become(self):
+        if self.user is not None:
+            os.setgroups([])
+            os.setgid(self.user.pw_gid)
+            os.setuid(self.user.pw_uid)
+
+    def start(self):
+        with open(os.path.join(self.directory, "log"), "ab") as log:
+            self.process = subprocess.Popen(self.command(), env=ENV, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                                            preexec_fn=self.become, start_new_session=True)
+        deadline = time.monotonic() + START_SECONDS
+        while time.monotonic() < deadline:
+            if self.process.poll() is not None:
+                break
+            if self.answers():
+                return
+            time.sleep(0.05)
+        with open(os.path.join(self.directory, "log"), encoding="utf-8", errors="replace") as log:
+            raise SystemExit(f"the server did not start:\n{log.read()[-3000:]}")
+
+    def send(self, number):
+        try:
+            os.killpg(self.process.pid, number)
+        except ProcessLookupError:
+            pass
+
+    def kill(self):
+        if self.process is not None:
+            self.send(signal.SIGKILL)
+            self.process.wait()
+
+
+class MariaDb(Server):
+    def prepare(self):
+        os.mkdir(self.data)
+        self.run("/usr/bin/mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={self.data}", "--skip-test-db",
+                 "--auth-root-authentication-method=normal", "--skip-name-resolve")
+
+    def command(self):
+        options = {
+            "user": "root", "datadir": self.data, "socket": self.socket(), "pid-file": f"{self.directory}/pid",
+            "bind-address": "127.0.0.1", "port": self.settings["port"], "max-connections": 60, "skip-name-resolve": "ON", "default-time-zone": "+09:00",
+            "innodb-buffer-pool-size": "48M", "innodb-log-file-size": "8M", "innodb-flush-log-at-trx-commit": 2,
+            "innodb-lock-wait-timeout": 5, "character-set-server": "utf8mb3", "collation-server": "utf8mb3_general_ci",
+        }
+        tls = self.settings.get("tls")
+        if tls:
+            options |= {"ssl-ca": tls["ca"], "ssl-cert": tls["cert"], "ssl-key": tls["key"]}
+        return ["/usr/sbin/mariadbd", "--no-defaults"] + [f"--{name}={value}" for name, value in options.items()]
+
+    def socket(self):
+        return os.path.join(self.directory, "socket")
+
+    def answers(self):
+        return subprocess.run(["/usr/bin/mariadb-admin", "--no-defaults", f"--socket={self.socket()}", "-uroot", "ping"],
+                              env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+    def make_user(self):
+        self.run("/usr/bin/mariadb", "--no-defaults", f"--socket={self.socket()}", "-uroot", text="""
+            CREATE USER 'cinder'@'127.0.0.1' IDENTIFIED BY 'p@ss/word'; GRANT ALL ON *.* TO 'cinder'@'127.0.0.1';""")
+
+
+class PostgreSql(Server):
+    def __init__(self, settings):
+        super().__init__(settings)
+        self.bin = sorted(glob.glob("/usr/lib/postgresql/*/bin"))[-1]
+
+    def prepare(self):
+        if os.getuid() == 0:
+            self.user = pwd.getpwnam("postgres")
+            os.chown(self.directory, self.user.pw_uid, self.user.pw_gid)
+        self.run(f"{self.bin}/initdb", "-D", self.data, "-U", "admin", "--auth-local=trust", "--auth-host=scram-sha-256", "-E", "UTF8",
+                 "--no-sync", "--locale=C.UTF-8")
+        tls = self.settings.get("tls")
+        if tls:
+            for name in ("cert", "key"):
+                to = os.path.join(self.data, f"server.{name}")
+                shutil.copy(tls[name], to)
+                os.chmod(to, 0o600)
+                if self.user is not None:
+                    os.chown(to, self.user.pw_uid, self.user.pw_gid)
+
+    def command(self):
+        options = {
+            "listen_addresses": "127.0.0.1", "port": self.settings["port"], "unix_socket_directories": self.directory, "fsync": "off",
+            "max_connections": 60, "shared_buffers": "16MB", "lock_timeout": "5s", "timezone": "Asia/Tokyo",
+        }
+        if self.settings.get("tls"):
+            options |= {"ssl": "on", "ssl_cert_file": "server.cert", "ssl_key_file": "server.key"}
+        flags = [flag for name, value in options.items() for flag in ("-c", f"{name}={value}")]
+        return [f"{self.bin}/postgres", "-D", self.data, *flags]
+
+    def psql(self, text):
+        self.run(f"{self.bin}/psql", "-h", self.directory, "-p", str(self.settings["port"]), "-U", "admin", "-d", "postgres", "-q", "-c", text)
+
+    def answers(self):
+        return subprocess.run([f"{self.bin}/pg_isready", "-h", "127.0.0.1", "-p", str(self.settings["port"])], env=ENV,
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+    def make_user(self):
+        self.psql("CREATE ROLE cinder LOGIN CREATEDB PASSWORD 'p@ss/word'")
+
+
+def main():
+    settings = json.loads(sys.argv[1])
+    server = MariaDb(settings) if settings["kind"] == "mariadb" else PostgreSql(settings)
+    verbs = {"kill": server.kill, "start": server.start, "halt": lambda: server.send(signal.SIGSTOP),
+             "resume": lambda: server.send(signal.SIGCONT)}
+    try:
+        server.prepare()
+        server.start()
+        server.make_user()
+        print("ready", flush=True)
+        for line in sys.stdin:
+            verbs[line.strip()]()
+            print("done", flush=True)
+    finally:
+        server.kill()
+        shutil.rmtree(server.directory, ignore_errors=True)
+
+
+main()
