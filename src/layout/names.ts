@@ -9,7 +9,10 @@ import { requireUuid } from '../model/names.ts';
 export type NamingKind = 'posix' | 'swift' | 's3';
 
 /** Numbers of objects that fit a name of ours; Python counts without a bound. */
-const maxObjectNumber = 1e12 - 1;
+/** Digits of an object's number in its key. */
+const leastDigits = 5;
+const mostDigits = 12;
+const zeroCode = 0x30;
 
 /** The UTC time of a prefix, `YYYYMMDDhhmmss`. */
 export function prefixTime(at: Date): string {
@@ -49,15 +52,24 @@ export function backupContainer(kind: NamingKind, backupId: string, wanted: stri
 
 /** The key of data object `number`, which counts from 1. */
 export function objectKey(prefix: string, number: number): string {
-  return `${prefix}-${String(number).padStart(5, '0')}`;
+  return `${prefix}-${String(number).padStart(leastDigits, '0')}`;
 }
 
 /** The number of a data object's key, or undefined if `key` is not what `objectKey` gives. */
 export function objectNumber(prefix: string, key: string): number | undefined {
-  if (!key.startsWith(prefix) || !/^-\d{5,12}$/.test(key.slice(prefix.length))) return undefined;
-  const number = Number(key.slice(prefix.length + 1));
-  if (number < 1 || number > maxObjectNumber || key !== objectKey(prefix, number)) return undefined;
-  return number;
+  const first = prefix.length + 1;
+  const digits = key.length - first;
+  if (digits < leastDigits || digits > mostDigits || key[prefix.length] !== '-' || !key.startsWith(prefix)) {
+    return undefined;
+  }
+  let number = 0;
+  for (let at = first; at < key.length; at += 1) {
+    const digit = key.charCodeAt(at) - zeroCode;
+    if (digit < 0 || digit > 9) return undefined;
+    number = number * 10 + digit;
+  }
+  const isPadded = digits === leastDigits || key[first] !== '0';
+  return number > 0 && isPadded ? number : undefined;
 }
 
 export function sha256FileKey(prefix: string): string {

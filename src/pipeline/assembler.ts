@@ -35,6 +35,8 @@ export type AssemblerOutput = {
 export type Assembler = {
   data(offset: number, bytes: Buffer, digests: Buffer): Promise<void>;
   zero(offset: number, length: number): Promise<void>;
+  /** Makes objects of data from here on no longer than `bytes`, a multiple of the block size. */
+  limitData(bytes: number): void;
   /** Hands on what is left. */
   end(): Promise<void>;
   /** Frees the slab that was being filled. */
@@ -63,6 +65,7 @@ export function createAssembler(
   let isOpen = false;
   let heldZero: Extent | null = null;
   let objectCount = 0;
+  let dataBytes = objectBytes;
 
   const nextNumber = (): number => {
     objectCount += 1;
@@ -81,7 +84,7 @@ export function createAssembler(
     await output.sealBatch({ slab, objects, digests: digests.subarray(0, digestsUsed) });
   };
 
-  /** Ends the open object at a gap. */
+  /** Ends the open object: at a gap, or when it is as long as an object may be. */
   const close = async (): Promise<void> => {
     isOpen = false;
     if (filling !== null && filling.used >= enough) await dispatch();
@@ -104,10 +107,9 @@ export function createAssembler(
         last === undefined || endOf(last) === offset + done,
         `bytes at ${offset + done} do not adjoin`,
       );
-      const taken = Math.min(length - done, slabBytes - filling.used, objectBytes - (last?.length ?? 0));
-      if (taken === 0) {
-        isOpen = false;
-        if (filling.used === slabBytes) await dispatch();
+      const taken = Math.min(length - done, slabBytes - filling.used, dataBytes - (last?.length ?? 0));
+      if (taken <= 0) {
+        await close();
         continue;
       }
       write(filling, done, taken);
@@ -175,6 +177,9 @@ export function createAssembler(
       }
       await releaseZero(null);
       heldZero = { offset, length };
+    },
+    limitData(bytes) {
+      dataBytes = Math.min(objectBytes, bytes);
     },
     async end() {
       await releaseZero(null);

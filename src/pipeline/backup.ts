@@ -22,6 +22,10 @@ import { memoryNeed } from './memory.ts';
 import { createObjectSink, type ObjectSink } from './object-sink.ts';
 import { openSlabs } from './slabs.ts';
 
+/** Objects that each sealing thread should get, and the size below which sharing out more finely wins nothing. */
+const objectsPerThread = 4;
+const leastSharedBytes = 2 * 1024 * 1024;
+
 /**
  * Runs a backup to its end; when it returns, the backup is whole on stable storage. Throws the first failure: `corrupt` if the
  * source's bytes and digests differ, `chain-broken` if the parent does not fit, `limit-exceeded`, `cancelled`, and what source
@@ -56,7 +60,7 @@ export async function runBackup(resources: PipelineResources, job: BackupJob): P
 
 /** Stores the objects and the hash list. Returns the bytes read at the source. */
 async function transfer(
-  { store }: PipelineResources,
+  { store, sealer }: PipelineResources,
   job: BackupJob,
   sink: ObjectSink,
   slabObjectBytes: number,
@@ -90,7 +94,7 @@ async function transfer(
     writer.done.catch(stop);
     const reads = createReadCounter(job);
     const changes = changesOf(job, parent, reads, signal);
-    await consume(job, changes, reads, assembler, writer);
+    await consume(job, changes, reads, assembler, writer, sealer.threads);
     await assembler.end();
     writer.end();
     await sink.settle();
@@ -167,6 +171,7 @@ async function consume(
   reads: ReadCounter,
   assembler: Assembler,
   writer: DigestWriter,
+  threads: number,
 ): Promise<void> {
   const { progress, way, source } = job;
   const { blockSize, lengthBytes } = source;
@@ -177,6 +182,7 @@ async function consume(
     if (event.kind === 'plan') {
       const { data_bytes: data, zero_bytes: zero } = event.plan;
       if (way.mode === 'delta' && data !== null && zero !== null) progress.plannedBytes = data + zero;
+      if (data !== null) assembler.limitData(sharedObjectBytes(data, blockSize, threads));
       continue;
     }
     if (event.kind === 'totals') {
@@ -209,6 +215,12 @@ async function consume(
     'corrupt',
     `the agent's changes leave out the block at offset ${cutBlock ?? 0}, which grew with the volume: check the agent's version, or do a full backup`,
   );
+}
+
+/** A size of objects by which little data still keeps all sealing threads busy until its end: a whole number of blocks. */
+function sharedObjectBytes(dataBytes: number, blockSize: number, threads: number): number {
+  const share = Math.max(leastSharedBytes, dataBytes / (threads * objectsPerThread));
+  return Math.ceil(share / blockSize) * blockSize;
 }
 
 /** Where the parent's volume ended inside a block that is longer now: it must be among the changes. */

@@ -15,6 +15,13 @@ const putsInFlight = 32;
 /** Batches and objects of zeros that have been begun; batches are bounded by their slabs before that. */
 const tasksInFlight = 32;
 
+/** Bodies up to this size are put in groups of so many where the store takes several at once. */
+const smallBytes = 256 * 1024;
+const smallInGroup = 64;
+
+type PlacedObject = { readonly number: number; readonly offset: number; readonly length: number };
+type Sealed = { readonly object: PlacedObject; readonly sealed: SealedObject };
+
 export type ObjectSink = AssemblerOutput & {
   /** Aborted when anything here failed or the outer signal aborted. */
   readonly signal: AbortSignal;
@@ -39,19 +46,37 @@ export function createObjectSink(
   const table = createObjectTable(place.prefix, () => undefined);
   let storedBytes = 0;
 
-  const put = async (
-    object: { readonly number: number; readonly offset: number; readonly length: number },
-    { codec: used, md5, body }: SealedObject,
-    signal: AbortSignal,
-  ): Promise<void> => {
-    const { number, offset, length } = object;
-    const key = objectKey(place.prefix, number);
-    const options = used === 'none' ? { signal, md5 } : { signal };
-    await withLimit(puts, () => store.put(place.container, key, body, options), signal);
+  const account = ({ number, offset, length }: PlacedObject, { codec: used, md5, body }: SealedObject) => {
     table.push({ number, offset, length, md5, codec: used });
     storedBytes += body.length;
     progress.storedBytes += body.length;
     progress.doneBytes += length;
+  };
+
+  const put = async (
+    object: PlacedObject,
+    { codec: used, md5, body }: SealedObject,
+    signal: AbortSignal,
+  ): Promise<void> => {
+    const key = objectKey(place.prefix, object.number);
+    const options = used === 'none' ? { signal, md5 } : { signal };
+    await withLimit(puts, () => store.put(place.container, key, body, options), signal);
+    account(object, { codec: used, md5, body });
+  };
+
+  /** Puts several at once where the store can. */
+  const putGroup = async (group: readonly Sealed[], signal: AbortSignal): Promise<void> => {
+    const putMany = store.putMany?.bind(store);
+    if (group.length === 1 || putMany === undefined) {
+      for (const { object, sealed } of group) await put(object, sealed, signal);
+      return;
+    }
+    const named = group.map(({ object, sealed }) => ({
+      key: objectKey(place.prefix, object.number),
+      body: sealed.body,
+    }));
+    await withLimit(puts, () => putMany(place.container, named, { signal }), signal);
+    for (const { object, sealed } of group) account(object, sealed);
   };
 
   /** Puts all bodies; returns when none is being read any more. */
@@ -60,22 +85,21 @@ export function createObjectSink(
     bodies: readonly SealedObject[],
     signal: AbortSignal,
   ): Promise<void> => {
-    let next = 0;
+    const groups = grouped(objects, bodies, store.putMany === undefined ? 1 : smallInGroup);
     let failed = false;
+    const next = groups.values();
     const work = async () => {
-      for (let at = next++; at < objects.length && !failed; at = next++) {
-        const object = objects[at];
-        const body = bodies[at];
-        if (object === undefined || body === undefined) throw unsealed(at, bodies.length);
+      for (const group of next) {
+        if (failed) return;
         try {
-          await put(object, body, signal);
+          await putGroup(group, signal);
         } catch (error) {
           failed = true;
           throw error;
         }
       }
     };
-    const workers = Array.from({ length: Math.min(putsInFlight, objects.length) }, work);
+    const workers = Array.from({ length: Math.min(putsInFlight, groups.length) }, work);
     for (const result of await Promise.allSettled(workers)) {
       if (result.status === 'rejected') throw result.reason;
     }
@@ -124,6 +148,26 @@ export function createObjectSink(
       return storedBytes;
     },
   };
+}
+
+/** Each object with its body; small ones in groups of at most `most`. */
+function grouped(
+  objects: Batch['objects'],
+  bodies: readonly SealedObject[],
+  most: number,
+): readonly (readonly Sealed[])[] {
+  const groups: Sealed[][] = [];
+  let open: Sealed[] = [];
+  for (const [at, object] of objects.entries()) {
+    const sealed = bodies[at];
+    if (sealed === undefined) throw unsealed(at, bodies.length);
+    if (sealed.body.length > smallBytes) groups.push([{ object, sealed }]);
+    else {
+      if (open.length === 0 || open.length === most) groups.push((open = []));
+      open.push({ object, sealed });
+    }
+  }
+  return groups;
 }
 
 function unsealed(at: number, count: number): BackupError {

@@ -46,12 +46,19 @@ export function createLimitStore(store: ObjectStore, options: LimitStoreOptions)
     }
   }
 
+  const putMany = store.putMany?.bind(store);
   const removePrefix = store.removePrefix?.bind(store);
   return {
     kind: store.kind,
     service: store.service,
     ensureContainer: (container, signal) => store.ensureContainer(container, signal),
     put: (container, key, body, put) => limited(puts, put.signal, () => store.put(container, key, body, put)),
+    ...(putMany === undefined
+      ? {}
+      : {
+          putMany: (container, objects, put) =>
+            limited(puts, put.signal, () => putMany(container, objects, put)),
+        }),
     putStream: (container, key, body, put) => store.putStream(container, key, body, put),
     flush: (container, signal) => store.flush(container, signal),
     async get(container, key, get) {

@@ -12,7 +12,11 @@
  * - Keys and container names are those of the layout; anything that could leave the container is `message-invalid`.
  */
 
-export type StoredObject = { readonly key: string; readonly sizeBytes: number };
+export type StoredObject = {
+  readonly key: string;
+  /** Null where the store would have to look at each object to tell. */
+  readonly sizeBytes: number | null;
+};
 
 export type PutOptions = {
   readonly signal: AbortSignal;
@@ -29,6 +33,15 @@ export type ObjectStore = {
   ensureContainer(container: string, signal: AbortSignal): Promise<void>;
   /** Stores `body`, which is not changed until the promise settles. */
   put(container: string, key: string, body: Buffer, options: PutOptions): Promise<void>;
+  /**
+   * `put` of many small objects, each atomic by itself, with one call. If it throws, some may be stored. Only where it costs less
+   * than as many calls of `put` (a directory): callers go without where it is absent.
+   */
+  putMany?(
+    container: string,
+    objects: readonly { readonly key: string; readonly body: Buffer }[],
+    options: { readonly signal: AbortSignal },
+  ): Promise<void>;
   /** Stores what `body` yields; each piece is consumed before the next is asked for. Aborts without a trace if `body` throws. */
   putStream(container: string, key: string, body: AsyncIterable<Buffer>, options: PutOptions): Promise<void>;
   /** Makes everything put into `container` survive a power failure. Nothing to do where the store promises that already. */

@@ -1,7 +1,8 @@
 /**
  * What has been put but may still be lost with the power, per directory, and how it gets onto stable storage: few
  * files by fdatasync, many by one syncfs where the file system is local and reports its errors there (Linux 5.8).
- * Bounded: at 1024 files or 64 MiB a sync starts by itself, and puts wait for one that does not keep up.
+ * A sync starts by itself whenever none runs and 4 MiB wait. Bounded: at 1024 files or 64 MiB a second one starts, and puts
+ * wait for those that do not keep up.
  *
  * After a failed sync the kernel calls the lost pages clean, so a second one would wrongly succeed: the failure is
  * delivered to every flush that covers those files, and is not retryable.
@@ -14,6 +15,8 @@ import { attempt, posixError, systemCode } from './posix-error.ts';
 
 const maxPendingFiles = 1024;
 const maxPendingBytes = 64 * 1024 * 1024;
+/** Where no sync runs, so much begins one: the disk then works while objects are made, not at their end. */
+const earlyBytes = 4 * 1024 * 1024;
 const maxSyncsAhead = 2;
 const sideBySide = 4;
 const wholeFileSystemFrom = 32;
@@ -124,9 +127,11 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
       const pending = pendingOf(directory);
       pending.names.push(name);
       pending.sizeBytes += sizeBytes;
-      if (pending.names.length < maxPendingFiles && pending.sizeBytes < maxPendingBytes) return;
-      if (pending.syncs >= maxSyncsAhead) await pending.running;
-      else void start(directory, pending);
+      const isMuch = pending.names.length >= maxPendingFiles || pending.sizeBytes >= maxPendingBytes;
+      if (isMuch && pending.syncs >= maxSyncsAhead) await pending.running;
+      else if (isMuch || (pending.syncs === 0 && pending.sizeBytes >= earlyBytes)) {
+        void start(directory, pending);
+      }
     },
     addDirectories(directory, made) {
       pendingOf(directory).made.push(...made);

@@ -30,7 +30,6 @@ import { createPosixRoot } from './posix-root.ts';
 const directoryMode = 0o770;
 /** Containers that Cinder makes for one backup; others are shared, and stay. */
 const ownContainer = /^[0-9a-f]{2}\/[0-9a-f]{2}\/[0-9a-f-]{36}$/;
-const statsSideBySide = 16;
 
 export type PosixStoreOptions = {
   /** `backup_posix_path`, or the mount point of an NFS share. */
@@ -135,12 +134,28 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       throwIfAborted(signal);
       const name = requireFileName(key);
       const directory = await existing(container);
-      const temporary = join(directory, places.temporaryName());
-      const small = smallFiles.write(temporary, join(directory, name), body);
+      const small = smallFiles.write(directory, [{ temporary: places.temporaryName(), name, body }]);
       if (small === undefined) {
         await store(container, directory, name, signal, (file) => file.write(body, signal));
       } else await forgetting(container, small);
       await durability.addFile(directory, name, body.length);
+    },
+
+    async putMany(container, objects, { signal }) {
+      throwIfAborted(signal);
+      const files = objects.map(({ key, body }) => ({
+        temporary: places.temporaryName(),
+        name: requireFileName(key),
+        body,
+      }));
+      const directory = await existing(container);
+      const small = smallFiles.write(directory, files);
+      if (small === undefined) {
+        for (const { name, body } of files) {
+          await store(container, directory, name, signal, (file) => file.write(body, signal));
+        }
+      } else await forgetting(container, small);
+      for (const { name, body } of files) await durability.addFile(directory, name, body.length);
     },
 
     async putStream(container, key, body, { signal }) {
@@ -199,60 +214,40 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
   };
 }
 
+/** The regular files of a directory. Their sizes are not looked at: that would be a call for each. */
 async function* listDirectory(
   directory: string,
   prefix: string,
   signal: AbortSignal,
 ): AsyncGenerator<StoredObject> {
-  for await (const names of nameBatches(directory, (name) => name.startsWith(prefix) && !isTemporary(name))) {
+  for await (const name of fileNames(directory)) {
     throwIfAborted(signal);
-    const found = await Promise.all(names.map((name) => statObject(directory, name)));
-    for (const object of found) if (object !== undefined) yield object;
+    if (name.startsWith(prefix) && !isTemporary(name)) yield { key: name, sizeBytes: null };
   }
   throwIfAborted(signal);
 }
 
-/** The names in a directory that `isWanted` takes, a few at a time. An absent directory has none. */
-async function* nameBatches(
-  directory: string,
-  isWanted: (name: string) => boolean,
-): AsyncGenerator<readonly string[]> {
-  let batch: string[] = [];
+/** The names of the regular files in a directory. An absent directory has none. */
+async function* fileNames(directory: string): AsyncGenerator<string> {
   try {
-    for await (const { name } of await opendir(directory, { bufferSize: 256 })) {
-      if (!isWanted(name)) continue;
-      batch.push(name);
-      if (batch.length < statsSideBySide) continue;
-      yield batch;
-      batch = [];
+    for await (const entry of await opendir(directory, { bufferSize: 256 })) {
+      if (entry.isFile()) yield entry.name;
     }
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw posixError(`list ${directory}`, error);
-  }
-  if (batch.length > 0) yield batch;
-}
-
-async function statObject(directory: string, name: string): Promise<StoredObject | undefined> {
-  try {
-    const stats = await lstat(join(directory, name));
-    return stats.isFile() ? { key: name, sizeBytes: stats.size } : undefined;
-  } catch (error) {
-    if (systemCode(error) === 'ENOENT') return undefined;
-    throw posixError(`look at ${join(directory, name)}`, error);
   }
 }
 
 async function removeAbandoned(directory: string, places: PosixPlaces, signal: AbortSignal): Promise<number> {
   let removed = 0;
-  for await (const names of nameBatches(directory, isTemporary)) {
-    for (const name of names) {
-      throwIfAborted(signal);
-      const path = join(directory, name);
-      const stats = await lstat(path).catch(() => undefined);
-      if (stats === undefined || !places.isAbandoned(name, stats.mtimeMs)) continue;
-      await removeFile(path);
-      removed += 1;
-    }
+  for await (const name of fileNames(directory)) {
+    throwIfAborted(signal);
+    if (!isTemporary(name)) continue;
+    const path = join(directory, name);
+    const stats = await lstat(path).catch(() => undefined);
+    if (stats === undefined || !places.isAbandoned(name, stats.mtimeMs)) continue;
+    await removeFile(path);
+    removed += 1;
   }
   return removed;
 }

@@ -1,5 +1,6 @@
 /** The writing thread of the posix store: small files, one after the other, with blocking calls. */
 import { closeSync, constants, fchmodSync, openSync, renameSync, unlinkSync, writeSync } from 'node:fs';
+import { join } from 'node:path';
 import { parentPort } from 'node:worker_threads';
 import { messageOf } from '../model/errors.ts';
 import { fileMode, systemCode } from './posix-error.ts';
@@ -7,7 +8,7 @@ import type { WriteAnswer, WriteTask } from './posix-write-messages.ts';
 
 const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
 
-function write({ temporary, path, bytes }: WriteTask): void {
+function write(temporary: string, path: string, bytes: Uint8Array): void {
   let fd = openSync(temporary, flags, fileMode);
   try {
     fchmodSync(fd, fileMode);
@@ -40,17 +41,20 @@ function removeQuietly(path: string): void {
   }
 }
 
-function answer(task: WriteTask): WriteAnswer {
-  try {
-    write(task);
-    return { number: task.number, failure: null };
-  } catch (error) {
-    return { number: task.number, failure: { code: systemCode(error), message: messageOf(error) } };
+function answer({ number, directory, memory, temporaries, names, places }: WriteTask): WriteAnswer {
+  for (const [at, name] of names.entries()) {
+    const bytes = new Uint8Array(memory, places[2 * at], places[2 * at + 1]);
+    try {
+      write(join(directory, temporaries[at] ?? ''), join(directory, name), bytes);
+    } catch (error) {
+      return { number, failure: { name, code: systemCode(error), message: messageOf(error) } };
+    }
   }
+  return { number, failure: null };
 }
 
-parentPort?.on('message', (tasks: readonly WriteTask[]) => {
-  parentPort?.postMessage(tasks.map(answer), []);
+parentPort?.on('message', (task: WriteTask) => {
+  parentPort?.postMessage(answer(task), []);
 });
 // Ready.
-parentPort?.postMessage([], []);
+parentPort?.postMessage(null, []);

@@ -3,6 +3,7 @@
  * through Node's thread pool as one after the other in a thread (1310 files of 32 KiB: 0.3 s against 0.1 s), and an
  * increment is made of small files. Only bodies in shared memory go there: nothing is copied.
  */
+import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { BackupError, messageOf } from '../model/errors.ts';
 import { posixError } from './posix-error.ts';
@@ -16,19 +17,22 @@ const entry = new URL(
   import.meta.url,
 );
 
+export type NewSmallFile = { readonly temporary: string; readonly name: string; readonly body: Buffer };
+
 export type SmallFileWriter = {
   /**
-   * Writes `body` to the new file `temporary` and renames that to `path`; a failure leaves nothing behind. Undefined if this
-   * body is not for the thread, or the thread is not ready: write it in another way.
+   * Writes each body to the new file `temporary` in `directory` and renames that to `name`, one after the other; the first
+   * failure ends it, and leaves nothing of its file behind. Undefined if these bodies are not for the thread, or the thread is
+   * not ready: write them in another way.
    */
-  write(temporary: string, path: string, body: Buffer): Promise<void> | undefined;
+  write(directory: string, files: readonly NewSmallFile[]): Promise<void> | undefined;
   /** Starts the thread ahead of the first body. */
   prepare(): void;
   close(): Promise<void>;
 };
 
 type Waiting = {
-  readonly path: string;
+  readonly directory: string;
   readonly resolve: () => void;
   readonly reject: (error: BackupError) => void;
 };
@@ -39,16 +43,19 @@ export function createSmallFileWriter(): SmallFileWriter {
   let worker: Worker | undefined;
   let isReady = false;
   let isBroken = false;
-  let batch: WriteTask[] = [];
   let counter = 0;
 
-  const settle = (answers: readonly WriteAnswer[]): void => {
+  const settle = (answer: WriteAnswer | null): void => {
     isReady = true;
-    for (const { number, failure } of answers) {
+    if (answer !== null) {
+      const { number, failure } = answer;
       const task = waiting.get(number);
       waiting.delete(number);
-      if (failure === null) task?.resolve();
-      else task?.reject(posixError(`write ${task.path}`, Object.assign(new Error(failure.message), failure)));
+      if (task === undefined || failure === null) task?.resolve();
+      else {
+        const path = join(task.directory, failure.name);
+        task.reject(posixError(`write ${path}`, Object.assign(new Error(failure.message), failure)));
+      }
     }
     if (waiting.size === 0) worker?.unref();
   };
@@ -57,11 +64,11 @@ export function createSmallFileWriter(): SmallFileWriter {
     isBroken = true;
     const tasks = Array.from(waiting.values());
     waiting.clear();
-    for (const { path, reject } of tasks) {
+    for (const { directory, reject } of tasks) {
       reject(
         new BackupError(
           'store-unavailable',
-          `cannot write ${path}: the writing thread has ended (${reason})`,
+          `cannot write into ${directory}: the writing thread has ended (${reason})`,
         ),
       );
     }
@@ -80,27 +87,27 @@ export function createSmallFileWriter(): SmallFileWriter {
     if (!isBroken) worker ??= start();
   };
 
-  const send = (): void => {
-    const tasks = batch;
-    batch = [];
-    worker?.ref();
-    worker?.postMessage(tasks, []);
-  };
-
   return {
     prepare,
-    write(temporary, path, body) {
-      if (body.length > maxSmallBytes || !(body.buffer instanceof SharedArrayBuffer) || isBroken) {
-        return undefined;
-      }
+    write(directory, files) {
+      const memory = files[0]?.body.buffer;
+      if (!(memory instanceof SharedArrayBuffer) || isBroken) return undefined;
+      if (files.some(({ body }) => body.buffer !== memory || body.length > maxSmallBytes)) return undefined;
       prepare();
       if (!isReady) return undefined;
       counter += 1;
-      const number = counter;
       const { promise, resolve, reject } = Promise.withResolvers<void>();
-      waiting.set(number, { path, resolve, reject });
-      batch.push({ number, temporary, path, bytes: body });
-      if (batch.length === 1) setImmediate(send);
+      waiting.set(counter, { directory, resolve, reject });
+      const task: WriteTask = {
+        number: counter,
+        directory,
+        memory,
+        temporaries: files.map(({ temporary }) => temporary),
+        names: files.map(({ name }) => name),
+        places: Float64Array.from(files.flatMap(({ body }) => [body.byteOffset, body.length])),
+      };
+      worker?.ref();
+      worker?.postMessage(task, []);
       return promise;
     },
     async close() {

@@ -3,7 +3,7 @@
  *
  * | call | tried again |
  * |---|---|
- * | put, remove, ensureContainer, flush, ... | as a whole: they may be repeated |
+ * | put, putMany, remove, ensureContainer, flush, ... | as a whole: they may be repeated |
  * | get | also after bytes have been delivered: the object is read anew and those are passed over. Objects of the layout never change, and a different size ends it |
  * | list | also after names have been delivered, if the new listing begins with the same names |
  * | putStream | never: its body is consumed |
@@ -129,6 +129,7 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
     }
   }
 
+  const putMany = store.putMany?.bind(store);
   const removePrefix = store.removePrefix?.bind(store);
   return {
     kind: store.kind,
@@ -136,6 +137,12 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
     ensureContainer: (container, signal) =>
       again('ensureContainer', signal, () => store.ensureContainer(container, signal)),
     put: (container, key, body, put) => again('put', put.signal, () => store.put(container, key, body, put)),
+    ...(putMany === undefined
+      ? {}
+      : {
+          putMany: (container, objects, put) =>
+            again('putMany', put.signal, () => putMany(container, objects, put)),
+        }),
     putStream: (container, key, body, put) => store.putStream(container, key, body, put),
     flush: (container, signal) => again('flush', signal, () => store.flush(container, signal)),
     async get(container, key, get) {

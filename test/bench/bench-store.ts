@@ -54,7 +54,7 @@ export async function createBenchStore(kind: BenchStoreKind): Promise<BenchStore
         async storedBytes({ id }) {
           let sum = 0;
           for await (const { key, sizeBytes } of store.list(bucket, 'volume_', live)) {
-            if (key.includes(`_backup_${id}`)) sum += sizeBytes;
+            if (key.includes(`_backup_${id}`)) sum += sizeBytes ?? Number.NaN;
           }
           return sum;
         },

@@ -56,6 +56,7 @@ function assemble(objectBlocks: number, slabBlocks: number) {
     pieces,
     batches,
     slabs: () => slabs,
+    limitData: (blocks: number) => assembler.limitData(blocks * block),
     async data(firstBlock: number, blocks: number, lastBytes = block) {
       const length = (blocks - 1) * block + lastBytes;
       const offset = firstBlock * block;
@@ -89,8 +90,18 @@ describe('data', () => {
     const scene = assemble(10, 16);
     for (let at = 0; at < 24; at += 3) await scene.data(at, 3);
     await scene.end();
-    expect(shown(scene.pieces)).toEqual(['1: 0+10 data', '2: 10+6 data', '3: 16+8 data']);
+    expect(shown(scene.pieces)).toEqual(['1: 0+10 data', '2: 10+10 data', '3: 20+4 data']);
     expect(scene.slabs()).toBe(0);
+  });
+
+  test('becomes smaller objects once it is limited, and never larger ones', async () => {
+    const scene = assemble(10, 16);
+    scene.limitData(3);
+    await scene.data(0, 8);
+    scene.limitData(40);
+    await scene.data(8, 11);
+    await scene.end();
+    expect(shown(scene.pieces)).toEqual(['1: 0+3 data', '2: 3+3 data', '3: 6+10 data', '4: 16+3 data']);
   });
 
   test('behind a gap begins another object in the same slab', async () => {
@@ -156,13 +167,13 @@ describe('zeros', () => {
     expect(shown(scene.pieces)).toEqual(['1: 0+1 data', '2: 5+1 zero', '3: 8+2 zero', '4: 12+1 data']);
   });
 
-  test('that are folded are cut where the object or the slab ends', async () => {
+  test('that are folded are cut where the object ends', async () => {
     const scene = assemble(4, 6);
     await scene.data(0, 3);
     await scene.zero(3, 7);
     await scene.data(10, 1);
     await scene.end();
-    expect(shown(scene.pieces)).toEqual(['1: 0+4 data', '2: 4+2 data', '3: 6+4 data', '4: 10+1 data']);
+    expect(shown(scene.pieces)).toEqual(['1: 0+4 data', '2: 4+4 data', '3: 8+3 data']);
   });
 });
 

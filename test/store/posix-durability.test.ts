@@ -63,11 +63,24 @@ describe('durability', () => {
     await expect(durability.flush(join(directory, 'x'), signal)).rejects.toMatchObject({ retryable: false });
   });
 
-  test('starts by itself after 64 MiB, and lets puts wait when two syncs are behind', async () => {
+  test('starts by itself after 4 MiB, and not again while that runs', async () => {
     const { promise, resolve } = Promise.withResolvers<void>();
     gate = promise;
-    for (let round = 0; round < 2; round += 1) await add(40, 2 * 1024 * 1024, round * 40);
+    await add(40, 100 * 1024);
+    expect(syncs).toBe(0);
+    await add(40, 100 * 1024, 40);
     await expect.poll(() => syncs).toBe(1);
+    await add(40, 1024 * 1024, 80);
+    resolve();
+    await durability.flush(directory, signal);
+    expect(syncs).toBe(2);
+  });
+
+  test('starts a second sync after 64 MiB, and lets puts wait when two are behind', async () => {
+    const { promise, resolve } = Promise.withResolvers<void>();
+    gate = promise;
+    // The first two begin a sync, the next 32 a second.
+    await add(34, 2 * 1024 * 1024);
     let passed = 0;
     const names = Array.from({ length: 40 }, (_, n) => `b-${n}`);
     const waiting = names.map(async (name) => {
@@ -75,8 +88,7 @@ describe('durability', () => {
       passed += 1;
     });
     await new Promise((done) => setImmediate(done));
-    // Two syncs are behind 64 files; with the 16 after those, the 16th of these begins a third.
-    expect(passed).toBe(15);
+    expect(passed).toBe(31);
     resolve();
     await Promise.all(waiting);
     await durability.flush(directory, signal);

@@ -252,54 +252,78 @@ describe('posix store', () => {
     });
   });
 
+  const file = (name: string, body: Buffer) => ({ temporary: `${name}.tmp`, name, body });
+
   /** A writer whose thread has proven that it works. */
   const startThread = async () => {
     await store.ensureContainer(container, signal);
     const writer = createSmallFileWriter();
-    const path = join(directory, container, 'probe');
-    await expect.poll(() => writer.write(`${path}.tmp`, path, shared(5, 1)) !== undefined).toBe(true);
+    const within = join(directory, container);
+    await expect.poll(() => writer.write(within, [file('probe', shared(5, 1))]) !== undefined).toBe(true);
     await expect.poll(async () => (await names()).includes('probe')).toBe(true);
-    return writer;
+    return { writer, within };
   };
 
   describe('small objects in shared memory', () => {
+    /** Bodies of 1000 bytes and more that lie behind each other. */
+    const bodies = (count: number): readonly Buffer[] => {
+      const memory = new SharedArrayBuffer(count * (1000 + count));
+      let used = 0;
+      return Array.from({ length: count }, (_, n) => {
+        const body = Buffer.from(memory, used, 1000 + n);
+        patternBytes(1000 + n, n).copy(body);
+        used += body.length;
+        return body;
+      });
+    };
+
     test('are written whole by the thread, with the mode of Cinder, many at a time', async () => {
-      const writer = await startThread();
-      const numbers = Array.from({ length: 100 }, (_, n) => n);
-      await Promise.all(
-        numbers.map(async (n) => {
-          const path = join(directory, container, `a-${n}`);
-          await writer.write(`${path}.tmp`, path, shared(1000 + n, n));
-        }),
-      );
-      for (const n of numbers) {
-        const bytes = await readFile(join(directory, container, `a-${n}`));
-        expect(bytes.equals(patternBytes(1000 + n, n))).toBe(true);
+      const { writer, within } = await startThread();
+      const files = bodies(100).map((body, n) => file(`a-${n}`, body));
+      await Promise.all([writer.write(within, files.slice(0, 70)), writer.write(within, files.slice(70))]);
+      for (const { name, body } of files) {
+        expect((await readFile(join(within, name))).equals(body), name).toBe(true);
       }
-      expect(await modeOf(join(directory, container, 'a-7'))).toBe('660');
+      expect(await modeOf(join(within, 'a-7'))).toBe('660');
       expect((await names()).filter((name) => name.endsWith('.tmp'))).toEqual([]);
       await writer.close();
     });
 
-    test('fail with the error of the file system and leave nothing behind', async () => {
-      const writer = await startThread();
-      const path = join(directory, container, 'a');
-      await mkdir(path);
-      await expect(writer.write(`${path}.tmp`, path, shared(10, 1))).rejects.toMatchObject({
-        code: 'message-invalid',
-      });
-      const gone = join(directory, 'gone/a');
-      await expect(writer.write(`${gone}.tmp`, gone, shared(10, 1))).rejects.toMatchObject({
+    test('fail with the error of the file system, and leave nothing of the one that failed behind', async () => {
+      const { writer, within } = await startThread();
+      await mkdir(join(within, 'b'));
+      const files = bodies(3).map((body, n) => file('abc'.charAt(n), body));
+      await expect(writer.write(within, files)).rejects.toMatchObject({ code: 'message-invalid' });
+      await expect(writer.write(join(directory, 'gone'), [file('a', shared(10, 1))])).rejects.toMatchObject({
         code: 'object-missing',
       });
-      expect((await names()).toSorted()).toEqual(['a', 'probe']);
+      expect((await names()).toSorted()).toEqual(['a', 'b', 'probe']);
       await writer.close();
     });
 
+    test('are not for the thread if they lie in different memories, or one is large', async () => {
+      const { writer, within } = await startThread();
+      expect(writer.write(within, [file('a', shared(10, 1)), file('b', shared(10, 2))])).toBeUndefined();
+      expect(writer.write(within, [file('a', shared(300 * 1024, 1))])).toBeUndefined();
+      expect(writer.write(within, [file('a', patternBytes(10, 1))])).toBeUndefined();
+      await writer.close();
+    });
+
+    test('of one call of putMany are all stored, through the thread or not', async () => {
+      await store.ensureContainer(container, signal);
+      for (let round = 0; round < 30; round += 1) {
+        const objects = bodies(4).map((body, n) => ({ key: `r${round}-${n}`, body }));
+        await store.putMany?.(container, objects, options);
+        for (const { key, body } of objects) {
+          const stored = await store.get(container, key, options);
+          expect((await collect(stored.body)).equals(body), key).toBe(true);
+        }
+      }
+    });
+
     test('that wait when the thread is closed fail as store-unavailable', async () => {
-      const writer = await startThread();
-      const path = join(directory, container, 'a');
-      const write = writer.write(`${path}.tmp`, path, shared(10, 1));
+      const { writer, within } = await startThread();
+      const write = writer.write(within, [file('a', shared(10, 1))]);
       const closed = writer.close();
       await expect(write).rejects.toMatchObject({ code: 'store-unavailable' });
       await closed;
