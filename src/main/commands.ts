@@ -3,11 +3,12 @@ import { readFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { isBackupError } from '../model/errors.ts';
 
-const help = `cinder-delta [service | agent | version | help] [flags]
+const help = `cinder-delta [service | agent | check-config | version | help] [flags]
 
-  service    the backup service, standalone (the default); cinder-delta service --help
-  agent      the storage side; cinder-delta agent --help
-  version    prints the version
+  service       the backup service, standalone (the default) or beside Cinder; cinder-delta service --help
+  agent         the storage side; cinder-delta agent --help
+  check-config  what a cinder.conf comes to, and what is wrong with it; cinder-delta check-config --help
+  version       prints the version
 `;
 
 type Command = { readonly help: string; run(args: readonly string[]): Promise<number> };
@@ -16,6 +17,7 @@ type Command = { readonly help: string; run(args: readonly string[]): Promise<nu
 const commands: ReadonlyMap<string, () => Promise<Command>> = new Map([
   ['service', loadService],
   ['agent', loadAgent],
+  ['check-config', loadCheckConfig],
   ['version', async () => await Promise.resolve({ help, run: printVersion })],
   ['help', async () => await Promise.resolve({ help, run: async () => print(help) })],
 ]);
@@ -28,6 +30,15 @@ async function loadService(): Promise<Command> {
 async function loadAgent(): Promise<Command> {
   const { agentHelp, runAgent } = await import('./agent-command.ts');
   return { help: agentHelp, run: runAgent };
+}
+
+async function loadCheckConfig(): Promise<Command> {
+  const { checkConfigHelp, runCheckConfig } = await import('./check-config-command.ts');
+  const output = {
+    out: (text: string) => void process.stdout.write(text),
+    err: (text: string) => void process.stderr.write(text),
+  };
+  return { help: checkConfigHelp, run: (args) => runCheckConfig(args, output) };
 }
 
 /** Runs the command that `args` name. Returns the exit code: 0, 1 for a failure, 2 for a wrong command line. */

@@ -89,7 +89,7 @@ function openLog({ logFile, logLevel }: OpenstackFlags, { core }: ServiceConfig)
 }
 
 /** The operator's API has no users of its own. */
-function requireLoopback({ delta: { rest } }: ServiceConfig): void {
+export function requireLoopback({ delta: { rest } }: ServiceConfig): void {
   if (isLoopback(rest.host) && rest.certFile === undefined) return;
   throw new BackupError(
     'config-invalid',
