@@ -26,6 +26,7 @@ import { translateFileError, unsupported } from './file-errors.ts';
 import { findFileRanges } from './file-ranges.ts';
 import { createFileSnapshots, infoOf, reflink, type FileThreads, type OpenRecord } from './file-snapshots.ts';
 import { stepFlags, type FileStep, type FileStepResult } from './file-steps.ts';
+import { previousGone } from './range-checks.ts';
 import { createFileTarget } from './file-target.ts';
 import { createFileVolumes } from './file-volumes.ts';
 import { createThreadPool, workerModule } from './thread-pool.ts';
@@ -144,11 +145,7 @@ export async function createFileBackend(options: {
       } catch (error) {
         await current.handle.close();
         if (!isBackupError(error, 'not-found')) throw error;
-        throw new BackupError(
-          'delta-unavailable',
-          `the previous snapshot ${request.previous} of ${volume} is gone: compare digests or do a full`,
-          { cause: error },
-        );
+        throw previousGone(request, error);
       }
       return await findFileRanges({ threads, ...found, request, previous, current });
     },

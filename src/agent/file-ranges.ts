@@ -1,14 +1,11 @@
 /** Which ranges of a snapshot hold data, and which changed since another one. */
 import type { FileHandle } from 'node:fs/promises';
-import { BackupError, throwIfAborted } from '../model/errors.ts';
 import { endOf, type Extent, type TypedExtent } from '../model/extent.ts';
 import type { StreamPlan } from '../protocol/calls.ts';
 import { stepFlags, type FileStep, type FileStepResult } from './file-steps.ts';
-import type { FileThreads, OpenRecord, SnapshotRecord } from './file-snapshots.ts';
+import type { FileThreads, OpenRecord } from './file-snapshots.ts';
+import { commonLength, knowExtents, requireFit, requireWholeLength } from './range-checks.ts';
 import type { FindRequest, FoundRanges } from './volume-backend.ts';
-
-/** So many extents are held in memory to know their sums before the first byte is read (some 5 MiB). */
-const knownExtents = 65_536;
 
 type Chosen = { readonly method: StreamPlan['method']; readonly reason: string };
 
@@ -44,31 +41,14 @@ export async function findFileRanges(deps: {
   try {
     const chosen = choose(deps);
     walking = changedRanges({ run, request, previous, current, method: chosen.method });
-    const held: TypedExtent[] = [];
-    if (chosen.method !== 'bytes') {
-      while (held.length < knownExtents) {
-        throwIfAborted(request.signal);
-        const step = await walking.next();
-        if (step.done === true) {
-          await close();
-          return { ...chosen, extents: held, readBytes: () => readBytes, close };
-        }
-        held.push(step.value);
-      }
-    }
-    return { ...chosen, extents: followedBy(held, walking), readBytes: () => readBytes, close };
+    if (chosen.method === 'bytes') return { ...chosen, extents: walking, readBytes: () => readBytes, close };
+    const extents = await knowExtents(walking, request.signal);
+    if (Array.isArray(extents)) await close();
+    return { ...chosen, extents, readBytes: () => readBytes, close };
   } catch (error) {
     await close();
     throw error;
   }
-}
-
-async function* followedBy(
-  held: readonly TypedExtent[],
-  rest: AsyncGenerator<TypedExtent>,
-): AsyncGenerator<TypedExtent> {
-  yield* held;
-  yield* rest;
 }
 
 function choose(deps: {
@@ -79,12 +59,7 @@ function choose(deps: {
   readonly current: OpenRecord;
 }): Chosen {
   const { request, previous, current } = deps;
-  if (request.lengthBytes !== current.record.size_bytes) {
-    throw new BackupError(
-      'message-invalid',
-      `length is ${request.lengthBytes}, but snapshot ${request.current} has ${current.record.size_bytes} bytes: ask for all of it`,
-    );
-  }
+  requireWholeLength(request, current.record.size_bytes);
   if (previous === null) {
     return deps.holesWork
       ? { method: 'allocation', reason: "holes of the snapshot's file are not read" }
@@ -98,22 +73,6 @@ function choose(deps: {
     return { method: 'bytes', reason: 'one of the snapshots is a copy, not a reflink: both are read' };
   }
   return { method: 'extents', reason: 'physical extents of two reflinked snapshots were compared' };
-}
-
-function requireFit(request: FindRequest, previous: SnapshotRecord): void {
-  if (request.previousIdentity !== null && previous.identity !== request.previousIdentity) {
-    throw new BackupError(
-      'delta-unavailable',
-      `snapshot ${request.previous} of ${request.volume} is not the one the delta is asked against: it was made anew; compare digests or do a full`,
-      { details: { expected: request.previousIdentity, found: previous.identity } },
-    );
-  }
-  if (previous.size_bytes > request.lengthBytes) {
-    throw new BackupError(
-      'delta-unavailable',
-      `${request.volume} shrank from ${previous.size_bytes} to ${request.lengthBytes} bytes since snapshot ${request.previous}: do a full`,
-    );
-  }
 }
 
 type Walk = {
@@ -135,8 +94,7 @@ async function* changedRanges(walk: Walk): AsyncGenerator<TypedExtent> {
   let common = 0;
   if (previous !== null) {
     const previousFd = previous.handle.fd;
-    const size = previous.record.size_bytes;
-    common = size < lengthBytes ? size - (size % blockSize) : lengthBytes;
+    common = commonLength(request, previous.record.size_bytes);
     const fds = { previousFd, currentFd, end: common };
     const byBytes = (from: number): FileStep => ({ ...fds, kind: 'bytes', from, blockSize });
     if (method === 'bytes') yield* decided(steps(run, byBytes, startOffset, common));

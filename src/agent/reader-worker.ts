@@ -1,17 +1,36 @@
 /** Entry of a reader thread. */
-import { createScratch, readFully, runReaderJob, type ReaderJob, type ReaderResult } from './reader-job.ts';
-import { serveJobs } from './thread-jobs.ts';
+import { loadRbdCalls } from './rbd-calls.ts';
+import { createRbdReader, type RbdReader } from './rbd-reader.ts';
+import {
+  createScratch,
+  readFully,
+  readsOf,
+  runReaderJob,
+  type ReadBytes,
+  type ReaderJob,
+  type ReaderResult,
+} from './reader-job.ts';
+import { serveJobsAhead } from './thread-jobs.ts';
 
 const scratch = createScratch();
+let rbd: RbdReader | undefined;
 
-serveJobs((job: ReaderJob) => {
+serveJobsAhead((job: ReaderJob) => {
   const { handle } = job;
-  return {
-    result: runReaderJob(
-      job,
-      (target, position) => readFully(handle.fd, target, position),
-      scratch,
-    ) satisfies ReaderResult,
+  const done = (read: ReadBytes) => ({
+    result: runReaderJob(job, read, scratch) satisfies ReaderResult,
     transfer: [job.buffer],
+  });
+  if (handle.kind === 'file') {
+    return () => done((target, position) => readFully(handle.fd, target, position));
+  }
+  rbd ??= createRbdReader(loadRbdCalls());
+  const reads = rbd.start(handle, readsOf(job));
+  return () => {
+    try {
+      return done(reads.read);
+    } finally {
+      reads.close();
+    }
   };
 });

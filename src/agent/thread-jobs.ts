@@ -1,5 +1,5 @@
 /** The worker's side of a thread pool: takes jobs from the parent, one after another, and answers each. */
-import { parentPort } from 'node:worker_threads';
+import { parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { isBackupError, messageOf, type ErrorDetails } from '../model/errors.ts';
 
 export type JobMessage<Job> = { readonly id: number; readonly job: Job };
@@ -15,23 +15,53 @@ export type PlainError = {
 export type JobAnswer<Result> =
   { readonly id: number; readonly result: Result } | { readonly id: number; readonly error: PlainError };
 
-/** Serves jobs with `handle`, which returns the result and the array buffers to hand over with it. */
-export function serveJobs(
-  handle: (job: never) => { readonly result: unknown; readonly transfer?: readonly ArrayBuffer[] },
-): void {
+/** The result of a job, and the array buffers to hand over with it. */
+export type JobDone = { readonly result: unknown; readonly transfer?: readonly ArrayBuffer[] };
+
+/** Serves jobs with `handle`. */
+export function serveJobs(handle: (job: never) => JobDone): void {
+  serveJobsAhead((job: never) => () => handle(job));
+}
+
+/**
+ * Serves jobs that have a part which goes on by itself: `begin` is called as soon as a job is here, also while another
+ * is still to be finished, and what it returns is called when its turn has come.
+ */
+export function serveJobsAhead(begin: (job: never) => () => JobDone): void {
   const port = parentPort;
   if (port === null) throw new Error('this module runs in a worker thread only');
-  port.on('message', ({ id, job }: JobMessage<never>) => {
-    let answer: JobAnswer<unknown>;
-    let transfer: readonly ArrayBuffer[] = [];
+  const beginOne = ({
+    id,
+    job,
+  }: JobMessage<never>): { readonly id: number; readonly finish: () => JobDone } => {
     try {
-      const done = handle(job);
-      answer = { id, result: done.result };
-      transfer = done.transfer ?? [];
+      return { id, finish: begin(job) };
     } catch (error) {
-      answer = { id, error: plainError(error) };
+      return {
+        id,
+        finish() {
+          throw error;
+        },
+      };
     }
-    port.postMessage(answer, [...transfer]);
+  };
+  port.on('message', (message: JobMessage<never>) => {
+    const begun = [beginOne(message)];
+    for (let one = begun.shift(); one !== undefined; one = begun.shift()) {
+      for (let more = receiveMessageOnPort(port); more !== undefined; more = receiveMessageOnPort(port)) {
+        begun.push(beginOne(more.message));
+      }
+      let answer: JobAnswer<unknown>;
+      let transfer: readonly ArrayBuffer[] = [];
+      try {
+        const done = one.finish();
+        answer = { id: one.id, result: done.result };
+        transfer = done.transfer ?? [];
+      } catch (error) {
+        answer = { id: one.id, error: plainError(error) };
+      }
+      port.postMessage(answer, [...transfer]);
+    }
   });
 }
 

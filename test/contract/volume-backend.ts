@@ -11,6 +11,11 @@ import { createRandom, patternBytes } from '../support/random-volume.ts';
 
 export type BackendUnderTest = {
   readonly backend: VolumeBackend;
+  /** Who makes and grows volumes, where the backend does not. */
+  readonly owner?: {
+    create(volume: string, sizeBytes: number): Promise<unknown>;
+    resize(volume: string, sizeBytes: number): Promise<unknown>;
+  };
   dispose(): Promise<void>;
 };
 
@@ -22,7 +27,15 @@ const noAbort = new AbortController().signal;
 export function describeVolumeBackend(
   title: string,
   create: () => Promise<BackendUnderTest>,
-  expected: { readonly delta: BackendInfo['delta'] },
+  expected: {
+    readonly delta: BackendInfo['delta'];
+    /** What blocks that were zeroed are named as: data where the storage cannot tell, and reading them does. */
+    readonly zeroed?: TypedExtent['kind'];
+    /** What was not touched is not named if it lies in another piece of so many bytes: one block unless given. */
+    readonly grainBytes?: number;
+    /** False where volumes are made and grown by another, not by the backend. */
+    readonly makesVolumes?: boolean;
+  },
 ): void {
   describe(`volume backend: ${title}`, () => {
     let under: BackendUnderTest;
@@ -41,9 +54,12 @@ export function describeVolumeBackend(
     });
     beforeEach(async () => {
       volume = volumeName(randomUUID());
-      await backend.createVolume(volume, sizeBytes);
+      await make(sizeBytes);
     });
 
+    const make = (bytes: number) => under.owner?.create(volume, bytes) ?? backend.createVolume(volume, bytes);
+    const resize = (bytes: number) =>
+      under.owner?.resize(volume, bytes) ?? backend.resizeVolume(volume, bytes);
     const write = async (changes: readonly (readonly [number, Buffer | { zeros: number }])[]) => {
       const target = await backend.openTarget(volume);
       try {
@@ -96,37 +112,53 @@ export function describeVolumeBackend(
 
     test('lists and shows a volume that it made, as zeros', async () => {
       const listed = (await backend.listVolumes()).find((one) => one.name === volume);
-      expect(listed).toMatchObject({ name: volume, size_bytes: sizeBytes, allocated_bytes: 0 });
+      expect(listed).toMatchObject({ name: volume, size_bytes: sizeBytes });
+      expect(listed?.allocated_bytes).toBe(backend.info.type === 'file' ? 0 : null);
       expect(await backend.getVolume(volume)).toEqual({ ...listed, snapshots: [] });
       expect((await readSnapshot((await snapshot()).name)).equals(Buffer.alloc(sizeBytes))).toBe(true);
     });
 
-    test('refuses to make a volume twice', async () => {
-      await expect(backend.createVolume(volume, mebibyte)).rejects.toMatchObject({ code: 'already-exists' });
-      expect(await backend.getVolume(volume)).toMatchObject({ size_bytes: sizeBytes });
-    });
+    if (expected.makesVolumes ?? true) {
+      test('refuses to make a volume twice', async () => {
+        await expect(backend.createVolume(volume, mebibyte)).rejects.toMatchObject({
+          code: 'already-exists',
+        });
+        expect(await backend.getVolume(volume)).toMatchObject({ size_bytes: sizeBytes });
+      });
+
+      test('grows a volume and refuses to shrink it', async () => {
+        await write([pattern(0, blockSize, 1)]);
+        const before = await backend.getVolume(volume);
+        const grown = await backend.resizeVolume(volume, sizeBytes + 512);
+        expect(grown).toMatchObject({ size_bytes: sizeBytes + 512, identity: before.identity });
+        await expect(backend.resizeVolume(volume, sizeBytes)).rejects.toMatchObject({
+          code: 'message-invalid',
+        });
+      });
+    } else {
+      test('refuses to make and to grow volumes where others do that', async () => {
+        expect(backend.info.create_volume).toBe(false);
+        const code = 'state-invalid';
+        const another = volumeName(randomUUID());
+        await expect(backend.createVolume(another, mebibyte)).rejects.toMatchObject({ code });
+        await expect(backend.resizeVolume(volume, 2 * sizeBytes)).rejects.toMatchObject({ code });
+        expect(await backend.getVolume(volume)).toMatchObject({ size_bytes: sizeBytes });
+      });
+    }
 
     test('answers not-found for a volume that is not there', async () => {
       const absent = volumeName(randomUUID());
       const name = backupSnapshotName(randomUUID(), 1);
       await expect(backend.getVolume(absent)).rejects.toMatchObject({ code: 'not-found' });
-      await expect(backend.resizeVolume(absent, sizeBytes)).rejects.toMatchObject({ code: 'not-found' });
+      if (backend.info.create_volume) {
+        await expect(backend.resizeVolume(absent, sizeBytes)).rejects.toMatchObject({ code: 'not-found' });
+      }
       await expect(backend.openTarget(absent)).rejects.toMatchObject({ code: 'not-found' });
       await expect(backend.createSnapshot(absent, name, noAbort)).rejects.toMatchObject({
         code: 'not-found',
       });
       await expect(backend.openSnapshot(volume, name)).rejects.toMatchObject({ code: 'not-found' });
       await expect(find({ current: name })).rejects.toMatchObject({ code: 'not-found' });
-    });
-
-    test('grows a volume and refuses to shrink it', async () => {
-      await write([pattern(0, blockSize, 1)]);
-      const before = await backend.getVolume(volume);
-      const grown = await backend.resizeVolume(volume, sizeBytes + 512);
-      expect(grown).toMatchObject({ size_bytes: sizeBytes + 512, identity: before.identity });
-      await expect(backend.resizeVolume(volume, sizeBytes)).rejects.toMatchObject({
-        code: 'message-invalid',
-      });
     });
 
     test('keeps the identity of a volume while it is written to', async () => {
@@ -150,7 +182,7 @@ export function describeVolumeBackend(
 
     test('lists snapshots with their size and identity', async () => {
       const first = await snapshot();
-      await backend.resizeVolume(volume, 2 * sizeBytes);
+      await resize(2 * sizeBytes);
       const second = await snapshot();
       const { snapshots: listed } = await backend.getVolume(volume);
       expect(listed.toSorted((a, b) => a.size_bytes - b.size_bytes)).toEqual([first, second]);
@@ -223,23 +255,23 @@ export function describeVolumeBackend(
       expect((await find({ previous: first.name, current: second.name })).extents).toEqual([]);
     });
 
-    test('names blocks that became zeros as zeros', async () => {
+    test('names blocks that became zeros', async () => {
       await write([pattern(0, 2 * mebibyte, 1)]);
       const first = await snapshot();
       await write([[mebibyte, { zeros: 4 * blockSize }]]);
       const second = await snapshot();
       const { extents } = await find({ previous: first.name, current: second.name });
       expect([...toBlockExtents(extents, blockSize, sizeBytes)]).toEqual([
-        { kind: 'zero', offset: mebibyte, length: 4 * blockSize },
+        { kind: expected.zeroed ?? 'zero', offset: mebibyte, length: 4 * blockSize },
       ]);
     });
 
     test('counts everything behind the last whole block as changed after the volume grew', async () => {
       const odd = sizeBytes + 512;
-      await backend.resizeVolume(volume, odd);
+      await resize(odd);
       await write([pattern(sizeBytes - blockSize, blockSize + 512, 1)]);
       const first = await snapshot();
-      await backend.resizeVolume(volume, odd + mebibyte);
+      await resize(odd + mebibyte);
       await write([pattern(sizeBytes + blockSize, blockSize, 2)]);
       const second = await snapshot();
       const lengthBytes = odd + mebibyte;
@@ -252,7 +284,7 @@ export function describeVolumeBackend(
 
     test('refuses a delta from a larger snapshot', async () => {
       const small = await snapshot();
-      await backend.resizeVolume(volume, 2 * sizeBytes);
+      await resize(2 * sizeBytes);
       const large = await snapshot();
       await expect(find({ previous: large.name, current: small.name })).rejects.toMatchObject({
         code: 'delta-unavailable',
@@ -311,9 +343,11 @@ export function describeVolumeBackend(
     test('opens one restore target of a volume at a time', async () => {
       const target = await backend.openTarget(volume);
       await expect(backend.openTarget(volume)).rejects.toMatchObject({ code: 'state-invalid' });
-      await expect(backend.resizeVolume(volume, 2 * sizeBytes)).rejects.toMatchObject({
-        code: 'state-invalid',
-      });
+      if (backend.info.create_volume) {
+        await expect(backend.resizeVolume(volume, 2 * sizeBytes)).rejects.toMatchObject({
+          code: 'state-invalid',
+        });
+      }
       await target.close();
       await target.close();
       await (await backend.openTarget(volume)).close();
@@ -364,12 +398,12 @@ export function describeVolumeBackend(
         if (before !== undefined) {
           const { extents } = await find({ previous: before.name, current, lengthBytes: size });
           const widened = [...toBlockExtents(extents, blockSize, size)];
-          expectTrue(widened, before.bytes, bytes, touched);
+          expectTrue(widened, before.bytes, bytes, touched, expected.grainBytes ?? blockSize);
         }
         before = { name: current, bytes };
         if (random.chance(0.4)) {
           size += random.between(1, 200) * 512;
-          await backend.resizeVolume(volume, size);
+          await resize(size);
         }
       }
     });
@@ -386,11 +420,14 @@ function expectTrue(
   old: Buffer,
   now: Buffer,
   touched: ReadonlySet<number>,
+  grainBytes: number,
 ): void {
   const named = new Map<number, TypedExtent['kind']>();
   for (const extent of extents) {
     for (let at = extent.offset; at < endOf(extent); at += blockSize) named.set(at / blockSize, extent.kind);
   }
+  const blocksOfGrain = grainBytes / blockSize;
+  const touchedGrains = new Set([...touched].map((block) => Math.floor(block / blocksOfGrain)));
   const oldWhole = old.length < now.length ? Math.floor(old.length / blockSize) : Infinity;
   for (let at = 0; at < now.length; at += blockSize) {
     const block = at / blockSize;
@@ -401,7 +438,10 @@ function expectTrue(
     if (kind === 'zero')
       expect(bytes.equals(Buffer.alloc(bytes.length)), `block ${block} is zeros`).toBe(true);
     if (kind !== undefined)
-      expect(touched.has(block) || block >= oldWhole, `block ${block} was touched`).toBe(true);
+      expect(
+        touchedGrains.has(Math.floor(block / blocksOfGrain)) || block >= oldWhole,
+        `block ${block} was touched`,
+      ).toBe(true);
   }
 }
 

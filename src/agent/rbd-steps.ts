@@ -1,0 +1,281 @@
+/**
+ * What the RBD backend has done in its worker threads, each step one call or a few. Every step is bounded by the
+ * time limits that the connection gives to the cluster's answers. Runs in a worker: waiting is right here.
+ */
+import { BackupError } from '../model/errors.ts';
+import type { RbdCalls, RbdSnapshotFacts } from './rbd-calls.ts';
+import { translateRbdError } from './rbd-errors.ts';
+
+export type ClusterSettings = {
+  readonly clusterName: string;
+  readonly user: string | undefined;
+  readonly cephConf: string;
+  readonly pool: string;
+  /** Until the monitors have answered, and for each of their answers. */
+  readonly connectTimeoutS: number;
+  /** For each answer of an OSD. */
+  readonly answerTimeoutS: number;
+};
+
+/** A pool that is open, until the step `disconnect`. */
+export type RbdPool = {
+  readonly cluster: bigint;
+  readonly ioctx: bigint;
+  readonly fsid: string;
+  readonly poolId: string;
+};
+
+export type RbdImageFacts = {
+  readonly imageId: string;
+  readonly sizeBytes: number;
+  readonly objectBytes: number;
+  readonly stripeCount: number;
+  /** The image keeps an object map from which changed objects can be told, and does not say that it is wrong. */
+  readonly fastDiff: boolean;
+  readonly snapshots: readonly RbdSnapshotFacts[];
+};
+
+export type RbdStep =
+  | { readonly kind: 'connect'; readonly settings: ClusterSettings }
+  | { readonly kind: 'disconnect'; readonly pool: RbdPool }
+  | { readonly kind: 'list'; readonly pool: RbdPool }
+  | { readonly kind: 'describe'; readonly pool: RbdPool; readonly name: string }
+  /** `snapshot` null: the image itself, for writing; else that snapshot, for reading. */
+  | { readonly kind: 'open'; readonly pool: RbdPool; readonly name: string; readonly snapshot: string | null }
+  | { readonly kind: 'close'; readonly image: bigint }
+  /** Makes the snapshot if it is absent. */
+  | {
+      readonly kind: 'make-snapshot';
+      readonly pool: RbdPool;
+      readonly name: string;
+      readonly snapshot: string;
+    }
+  /** Succeeds also if the snapshot or the image is absent. */
+  | {
+      readonly kind: 'drop-snapshot';
+      readonly pool: RbdPool;
+      readonly name: string;
+      readonly snapshot: string;
+    }
+  | {
+      readonly kind: 'diff';
+      readonly image: bigint;
+      readonly from: string | null;
+      readonly offset: number;
+      readonly end: number;
+      readonly whole: boolean;
+    }
+  | {
+      readonly kind: 'write';
+      readonly image: bigint;
+      readonly offset: number;
+      readonly bytes: Uint8Array<ArrayBuffer>;
+    }
+  | { readonly kind: 'zero'; readonly image: bigint; readonly offset: number; readonly length: number }
+  | { readonly kind: 'flush'; readonly image: bigint };
+
+export type RbdStepResult =
+  | { readonly kind: 'done' }
+  | { readonly kind: 'pool'; readonly pool: RbdPool }
+  | { readonly kind: 'names'; readonly names: readonly string[] }
+  | { readonly kind: 'facts'; readonly facts: RbdImageFacts }
+  | {
+      readonly kind: 'opened';
+      readonly image: bigint;
+      readonly facts: RbdImageFacts;
+      /** The one that was asked for. */
+      readonly snapshot: RbdSnapshotFacts | null;
+    }
+  /** Triples: offset, length, 1 for data and 0 for zeros; sorted. */
+  | { readonly kind: 'extents'; readonly extents: Float64Array<ArrayBuffer> }
+  | { readonly kind: 'written'; readonly bytes: Uint8Array<ArrayBuffer> };
+
+/** rbd/features.h: RBD_FEATURE_OBJECT_MAP and RBD_FEATURE_FAST_DIFF. */
+const fastDiffFeatures = 0x8n | 0x10n;
+/** rbd/librbd.h: RBD_FLAG_OBJECT_MAP_INVALID and RBD_FLAG_FAST_DIFF_INVALID. */
+const invalidFlags = 0x1n | 0x2n;
+
+const done = { kind: 'done' } as const;
+
+export type RbdStepRunner = (step: RbdStep) => RbdStepResult;
+
+export function createRbdStepRunner(calls: RbdCalls): RbdStepRunner {
+  const factsOf = (image: bigint): RbdImageFacts => ({
+    imageId: calls.imageId(image),
+    sizeBytes: calls.sizeBytes(image),
+    objectBytes: calls.objectBytes(image),
+    stripeCount: calls.stripeCount(image),
+    fastDiff:
+      (calls.features(image) & fastDiffFeatures) === fastDiffFeatures &&
+      (calls.flags(image) & invalidFlags) === 0n,
+    snapshots: calls.snapshots(image),
+  });
+  const within = <T>(
+    pool: RbdPool,
+    name: string,
+    access: 'read' | 'write',
+    work: (image: bigint) => T,
+  ): T => {
+    const image = calls.open(pool.ioctx, name, access);
+    try {
+      return work(image);
+    } finally {
+      calls.close(image);
+    }
+  };
+
+  const open = (step: RbdStep & { kind: 'open' }): RbdStepResult => {
+    const image = calls.open(step.pool.ioctx, step.name, step.snapshot === null ? 'write' : 'read');
+    try {
+      const facts = factsOf(image);
+      if (step.snapshot === null) return { kind: 'opened', image, facts, snapshot: null };
+      const snapshot = facts.snapshots.find(({ name }) => name === step.snapshot);
+      if (snapshot === undefined) throw absent(`snapshot ${step.snapshot} of ${step.name}`);
+      calls.setSnapshot(image, snapshot.id);
+      return { kind: 'opened', image, facts, snapshot };
+    } catch (error) {
+      calls.close(image);
+      throw error;
+    }
+  };
+
+  const make = ({ pool, name, snapshot }: RbdStep & { kind: 'make-snapshot' }): RbdStepResult =>
+    within(pool, name, 'write', (image) => {
+      if (!calls.snapshots(image).some((one) => one.name === snapshot)) {
+        try {
+          calls.createSnapshot(image, snapshot);
+        } catch (error) {
+          if (!has(error, 'EEXIST')) throw error;
+        }
+      }
+      return { kind: 'facts', facts: factsOf(image) };
+    });
+
+  const drop = ({ pool, name, snapshot }: RbdStep & { kind: 'drop-snapshot' }): RbdStepResult => {
+    try {
+      within(pool, name, 'write', (image) => {
+        if (calls.snapshots(image).some((one) => one.name === snapshot))
+          calls.removeSnapshot(image, snapshot);
+      });
+    } catch (error) {
+      if (!has(error, 'ENOENT')) throw error;
+    }
+    return done;
+  };
+
+  const diff = ({ image, from, offset, end, whole }: RbdStep & { kind: 'diff' }): RbdStepResult => {
+    const found: { offset: number; length: number; exists: boolean }[] = [];
+    let last: (typeof found)[number] | undefined;
+    let sorted = true;
+    calls.diff(image, { offset, length: end - offset }, from, whole, (at, length, exists) => {
+      if (last !== undefined && last.exists === exists && last.offset + last.length === at)
+        last.length += length;
+      else {
+        if (last !== undefined && at < last.offset) sorted = false;
+        last = { offset: at, length, exists };
+        found.push(last);
+      }
+    });
+    if (!sorted) found.sort((a, b) => a.offset - b.offset);
+    const extents = new Float64Array(found.length * 3);
+    for (const [at, one] of found.entries()) {
+      extents[at * 3] = one.offset;
+      extents[at * 3 + 1] = one.length;
+      extents[at * 3 + 2] = one.exists ? 1 : 0;
+    }
+    return { kind: 'extents', extents };
+  };
+
+  return (step) => {
+    switch (step.kind) {
+      case 'connect':
+        return { kind: 'pool', pool: connect(calls, step.settings) };
+      case 'disconnect':
+        calls.closePool(step.pool.ioctx);
+        calls.shutDown(step.pool.cluster);
+        return done;
+      case 'list':
+        return { kind: 'names', names: calls.imageNames(step.pool.ioctx) };
+      case 'describe':
+        return within(step.pool, step.name, 'read', (image) => ({ kind: 'facts', facts: factsOf(image) }));
+      case 'open':
+        return open(step);
+      case 'close':
+        calls.close(step.image);
+        return done;
+      case 'make-snapshot':
+        return make(step);
+      case 'drop-snapshot':
+        return drop(step);
+      case 'diff':
+        return diff(step);
+      case 'write':
+        calls.write(step.image, step.offset, step.bytes);
+        return { kind: 'written', bytes: step.bytes };
+      case 'zero':
+        calls.zero(step.image, step.offset, step.length);
+        return done;
+      case 'flush':
+        calls.flush(step.image);
+        return done;
+      default:
+        return step satisfies never;
+    }
+  };
+}
+
+/** Says what is wrong with the configuration as well as the cluster's answer tells. */
+function connect(calls: RbdCalls, settings: ClusterSettings): RbdPool {
+  const { clusterName, user, cephConf, pool, connectTimeoutS, answerTimeoutS } = settings;
+  const refused = (what: string, cause: unknown): BackupError => {
+    if (!['ENOENT', 'EACCES', 'EPERM', 'EINVAL'].some((code) => has(cause, code))) {
+      return translateRbdError(cause, clusterName, what);
+    }
+    return new BackupError('config-invalid', `cluster ${clusterName}: ${what}`, { cause });
+  };
+  const step = <T>(what: string, work: () => T): T => {
+    try {
+      return work();
+    } catch (error) {
+      throw refused(what, error);
+    }
+  };
+  const conf = cephConf === '' ? 'where librados looks for one (/etc/ceph)' : cephConf;
+  const cluster = step(`its configuration ${conf} cannot be read`, () =>
+    calls.createCluster({
+      clusterName,
+      user,
+      cephConf,
+      settings: [
+        ['client_mount_timeout', `${connectTimeoutS}`],
+        ['rados_mon_op_timeout', `${connectTimeoutS}`],
+        ['rados_osd_op_timeout', `${answerTimeoutS}`],
+        // Bytes go by once: a cache would only copy them, and tell of failed writes later than the writes.
+        ['rbd_cache', 'false'],
+        ['rbd_skip_partial_discard', 'false'],
+        ['log_to_stderr', 'false'],
+      ],
+    }),
+  );
+  try {
+    step(
+      `client.${user ?? 'admin'} cannot log in: is its keyring in ${conf} or /etc/ceph, readable for the agent, and its key right?`,
+      () => calls.connect(cluster),
+    );
+    const ioctx = step(`pool ${pool} is not there, or not open to client.${user ?? 'admin'}`, () =>
+      calls.openPool(cluster, pool),
+    );
+    return { cluster, ioctx, fsid: calls.fsid(cluster), poolId: calls.poolId(ioctx) };
+  } catch (error) {
+    calls.shutDown(cluster);
+    throw error;
+  }
+}
+
+function has(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code;
+}
+
+function absent(thing: string): BackupError {
+  return new BackupError('not-found', `${thing} does not exist`);
+}
