@@ -5,6 +5,7 @@ import { chainLengthBytes, requireChainOrder } from '../layout/chain.ts';
 import type { MetadataHead } from '../layout/metadata-document.ts';
 import { checkLayer, openSha256File, readLayer, type LayerHead } from '../layout/read-layer.ts';
 import type { Backup } from '../model/backup.ts';
+import { isOwnService } from '../model/driver-class.ts';
 import { BackupError, invariant } from '../model/errors.ts';
 import type { Extent } from '../model/extent.ts';
 import type { Layer, PipelineResources } from '../pipeline/jobs.ts';
@@ -123,7 +124,7 @@ function outlineOf({ backupId, parentId, volumeId, delta }: MetadataHead, endByt
 }
 
 function requireService(store: ObjectStore, backup: Backup): void {
-  if (backup.service === null || store.service.startsWith(backup.service)) return;
+  if (isOwnService(store.service, backup.service)) return;
   throw new BackupError(
     'chain-broken',
     `backup ${backup.id} was made with ${backup.service}, the store here is ${store.service}: configure that store to use it`,

@@ -12,6 +12,7 @@ import {
 } from '../database/backups.ts';
 import { giveBackQuota } from '../database/quotas.ts';
 import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts';
+import { isOwnService } from '../model/driver-class.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { removeObjects } from './backup-objects.ts';
@@ -80,7 +81,7 @@ function requireWorking({ cloud }: ManagerEnvironment, { service }: Backup): voi
 }
 
 function requireOurs({ service: made }: Backup, service: string): void {
-  if (made === null || service.startsWith(made)) return;
+  if (isOwnService(service, made)) return;
   throw refusal(
     'InvalidBackup',
     `Delete backup aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${made}].`,

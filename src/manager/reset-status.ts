@@ -2,6 +2,7 @@
 import { countDependent, getBackup, moveBackup, type BackupChanges } from '../database/backups.ts';
 import { checkLayer } from '../layout/read-layer.ts';
 import type { Backup, BackupStatus } from '../model/backup.ts';
+import { isOwnService } from '../model/driver-class.ts';
 import { BackupError } from '../model/errors.ts';
 import { toGiB } from '../model/volume.ts';
 import { requirePlace } from './backup-objects.ts';
@@ -30,7 +31,7 @@ export async function resetStatus(
   const { database, resources } = environment;
   const backup = await getBackup(database.sql, backupId);
   const { service } = resources.store;
-  if (backup.service !== null && !service.startsWith(backup.service)) {
+  if (!isOwnService(service, backup.service)) {
     throw new BackupError(
       'state-invalid',
       `Reset backup status aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,

@@ -13,6 +13,7 @@ import { listVolumeMetadata, replaceVolumeMetadata, setVolumeMetadata } from '..
 import { getVolume, moveVolume } from '../database/volumes.ts';
 import { chainLengthBytes } from '../layout/chain.ts';
 import type { Backup } from '../model/backup.ts';
+import { isOwnService } from '../model/driver-class.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { nameOnStorage, type Volume, type VolumeStatus } from '../model/volume.ts';
@@ -77,7 +78,7 @@ function requireStatuses(backup: Backup, volume: Volume): void {
 }
 
 function requireOurs(backup: Backup, service: string): void {
-  if (backup.service === null || service.startsWith(backup.service)) return;
+  if (isOwnService(service, backup.service)) return;
   throw refusal(
     'InvalidBackup',
     `Restore backup aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,

@@ -5,6 +5,7 @@
  */
 import { getBackup } from '../database/backups.ts';
 import type { Backup, BackupStatus } from '../model/backup.ts';
+import { isOwnService } from '../model/driver-class.ts';
 import { BackupError } from '../model/errors.ts';
 import { endTemporaries, releaseSource } from './end-backup.ts';
 import type { RequestScope } from './environment.ts';
@@ -27,7 +28,7 @@ export async function takeReset(
   const rows = AbortSignal.timeout(options.rowTimeoutMs);
   const backup = await persist(() => getBackup(database.sql, backupId), rows);
   const { service } = resources.store;
-  if (backup.service !== null && !service.startsWith(backup.service)) {
+  if (!isOwnService(service, backup.service)) {
     throw refusal(
       'InvalidBackup',
       `Reset backup status aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,
