@@ -19,7 +19,6 @@ export type Way = BackupJob['way'];
 
 /** What the way is chosen for. */
 export type WayRequest = {
-  readonly backup: Backup;
   /** `host@backend`. */
   readonly backend: string;
   readonly info: BackendInfo;
@@ -36,67 +35,74 @@ const unusable = [
   'limit-exceeded',
 ] as const;
 
-/** Chooses the way. Errors: `store-unavailable`, `store-denied`, `cancelled`. */
-export async function chooseWay(
+/** A parent that can be built upon, or why there is none. */
+export type Parent =
+  { readonly layer: LayerHead; readonly lengthBytes: number } | { readonly reason: string };
+
+/** Examines the parent that a backup asks for: needs the store alone. Errors: `store-unavailable`, `store-denied`, `cancelled`. */
+export async function examineParent(
   environment: ManagerEnvironment,
-  request: WayRequest,
+  backup: Backup,
   signal: AbortSignal,
-): Promise<Way> {
-  const { backup } = request;
-  if (backup.parentId === null) return { mode: 'full', reason: 'no parent was asked for' };
+): Promise<Parent> {
+  if (backup.parentId === null) return { reason: 'no parent was asked for' };
   try {
-    return await chooseForParent(environment, request, backup.parentId, signal);
+    return await examineChain(environment, backup, backup.parentId, signal);
   } catch (error) {
     if (!isBackupError(error, ...unusable)) throw error;
-    return { mode: 'full', reason: `the parent cannot be used: ${error.message}` };
+    return { reason: `the parent cannot be used: ${error.message}` };
   }
 }
 
-async function chooseForParent(
+async function examineChain(
   environment: ManagerEnvironment,
-  request: WayRequest,
+  backup: Backup,
   parentId: string,
   signal: AbortSignal,
-): Promise<Way> {
+): Promise<Parent> {
   const { store, objectLists } = environment.resources;
   const { blockSize } = environment.options;
   const { sql } = environment.database;
   const row = await findBackup(sql, parentId);
-  if (row === undefined) return { mode: 'full', reason: `the parent ${parentId} is gone` };
+  if (row === undefined) return { reason: `the parent ${parentId} is gone` };
   if (row.status !== 'available' && row.status !== 'restoring') {
-    return { mode: 'full', reason: `the parent ${parentId} is ${row.status}` };
+    return { reason: `the parent ${parentId} is ${row.status}` };
   }
-  if (row.volumeId !== request.backup.volumeId) {
-    return { mode: 'full', reason: `the parent ${parentId} is a backup of another volume, ${row.volumeId}` };
+  if (row.volumeId !== backup.volumeId) {
+    return { reason: `the parent ${parentId} is a backup of another volume, ${row.volumeId}` };
   }
   const chain = await checkChain(store, await loadChain(sql, row), signal);
-  const { newest: parent, objectCount, lengthBytes: parentBytes } = chain;
+  const { newest: layer, objectCount, lengthBytes } = chain;
   const most = Math.floor(mostObjects(objectLists) / 2);
   if (objectCount > most) {
     return {
-      mode: 'full',
       reason: `the chain of the parent ${parentId} has ${objectCount} objects, more than ${most}: half of what a restore has memory for`,
     };
   }
-  const parentBlockSize = await readBlockSize(store, parent, signal);
-  if (parentBlockSize !== blockSize) {
+  const parentBlockSize = await readBlockSize(store, layer, signal);
+  if (parentBlockSize === blockSize) return { layer, lengthBytes };
+  return {
+    reason: `the parent ${parentId} has blocks of ${parentBlockSize} bytes, this service makes ${blockSize}`,
+  };
+}
+
+/** Chooses the way. */
+export function chooseWay(request: WayRequest, parent: Parent): Way {
+  if ('reason' in parent) return { mode: 'full', reason: parent.reason };
+  const { layer, lengthBytes } = parent;
+  const { backupId } = layer.metadata;
+  if (lengthBytes > request.current.size_bytes) {
     return {
       mode: 'full',
-      reason: `the parent ${parentId} has blocks of ${parentBlockSize} bytes, this service makes ${blockSize}`,
+      reason: `the volume shrank from ${lengthBytes} to ${request.current.size_bytes} bytes since the parent ${backupId}`,
     };
   }
-  if (parentBytes > request.current.size_bytes) {
-    return {
-      mode: 'full',
-      reason: `the volume shrank from ${parentBytes} to ${request.current.size_bytes} bytes since the parent ${parentId}`,
-    };
-  }
-  const previous = findBase(request, parent);
-  if (typeof previous === 'string') return { mode: 'compare', reason: previous, parent };
+  const previous = findBase(request, layer);
+  if (typeof previous === 'string') return { mode: 'compare', reason: previous, parent: layer };
   return {
     mode: 'delta',
-    reason: `snapshot ${previous.name} of the parent ${parentId} is still on the storage`,
-    parent,
+    reason: `snapshot ${previous.name} of the parent ${backupId} is still on the storage`,
+    parent: layer,
     previous,
   };
 }

@@ -6,6 +6,7 @@
  * sha256file, metadata (the pipeline); then, in one transaction, the row `available`, the parent's count and the
  * volume's status. Whatever fails removes the objects and the snapshot and gives the volume back.
  */
+import { both } from '../async/both.ts';
 import { getBackup, updateBackup } from '../database/backups.ts';
 import { getSnapshot } from '../database/snapshots.ts';
 import { getVolume } from '../database/volumes.ts';
@@ -21,7 +22,7 @@ import type { BackupOutcome } from '../pipeline/jobs.ts';
 import type { SnapshotInfo } from '../protocol/calls.ts';
 import { removeObjects, requirePlace } from './backup-objects.ts';
 import { dropStaleSnapshots, takeBackupSnapshot } from './backup-snapshots.ts';
-import { chooseWay, nextWay, type Way } from './choose-way.ts';
+import { chooseWay, examineParent, nextWay, type Way } from './choose-way.ts';
 import { endTemporaries, finishBackup, undoBackup } from './end-backup.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
 import { notifyProgress } from './notify-progress.ts';
@@ -166,8 +167,15 @@ async function transfer(
   using watch = watchRow(environment, backup.id, 'creating', run.signal);
   const { signal } = watch;
   const backend = storage.forHost(volume.host);
-  const current = await takeSnapshot(backend, backup, volume, signal);
-  const onStorage = await backend.getVolume(nameOnStorage(volume), signal);
+  const [{ current, onStorage, info }, parent] = await both(
+    signal,
+    async (step) => ({
+      current: await takeSnapshot(backend, backup, volume, step),
+      onStorage: await backend.getVolume(nameOnStorage(volume), step),
+      info: await backend.info(step),
+    }),
+    (step) => examineParent(environment, backup, step),
+  );
   const base: BaseSnapshot = {
     backend: backend.name,
     volumeName: onStorage.name,
@@ -185,11 +193,10 @@ async function transfer(
   });
   const rows = AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
   const volumeMeta = await persist(() => readVolumeMeta(environment, backup.volumeId), rows);
-  const info = await backend.info(signal);
-  const request = { backup, backend: backend.name, info, volume: onStorage, current };
+  const request = { backend: backend.name, info, volume: onStorage, current };
   const place = requirePlace(backup);
   using told = notifyProgress(environment, backup, progress);
-  for (let way = await chooseWay(environment, request, signal); ;) {
+  for (let way = chooseWay(request, parent); ;) {
     run.explain(way.mode, way.reason);
     const parentId = way.mode === 'full' ? null : backup.parentId;
     try {

@@ -65,18 +65,18 @@ export function createObjectSink(
   };
 
   /** Puts several at once where the store can. */
-  const putGroup = async (group: readonly Sealed[], signal: AbortSignal): Promise<void> => {
+  const putTogether = async (few: readonly Sealed[], signal: AbortSignal): Promise<void> => {
     const putMany = store.putMany?.bind(store);
-    if (group.length === 1 || putMany === undefined) {
-      for (const { object, sealed } of group) await put(object, sealed, signal);
+    if (few.length === 1 || putMany === undefined) {
+      for (const { object, sealed } of few) await put(object, sealed, signal);
       return;
     }
-    const named = group.map(({ object, sealed }) => ({
+    const named = few.map(({ object, sealed }) => ({
       key: objectKey(place.prefix, object.number),
       body: sealed.body,
     }));
     await withLimit(puts, () => putMany(place.container, named, { signal }), signal);
-    for (const { object, sealed } of group) account(object, sealed);
+    for (const { object, sealed } of few) account(object, sealed);
   };
 
   /** Puts all bodies; returns when none is being read any more. */
@@ -89,10 +89,10 @@ export function createObjectSink(
     let failed = false;
     const next = groups.values();
     const work = async () => {
-      for (const group of next) {
+      for (const few of next) {
         if (failed) return;
         try {
-          await putGroup(group, signal);
+          await putTogether(few, signal);
         } catch (error) {
           failed = true;
           throw error;

@@ -53,6 +53,22 @@ const shared = (lengthBytes: number, generation: number): Buffer => {
   return memory;
 };
 
+function file(name: string, body: Buffer) {
+  return { temporary: `${name}.tmp`, name, body };
+}
+
+/** Bodies of 1000 bytes and more that lie behind each other. */
+function bodies(count: number): readonly Buffer[] {
+  const memory = new SharedArrayBuffer(count * (1000 + count));
+  let used = 0;
+  return Array.from({ length: count }, (_, n) => {
+    const body = Buffer.from(memory, used, 1000 + n);
+    patternBytes(1000 + n, n).copy(body);
+    used += body.length;
+    return body;
+  });
+}
+
 describe('posix store', () => {
   const uuid = '2e07de79-59c4-46dd-b72f-eb288b5194a1';
   const container = `2e/07/${uuid}`;
@@ -252,8 +268,6 @@ describe('posix store', () => {
     });
   });
 
-  const file = (name: string, body: Buffer) => ({ temporary: `${name}.tmp`, name, body });
-
   /** A writer whose thread has proven that it works. */
   const startThread = async () => {
     await store.ensureContainer(container, signal);
@@ -265,18 +279,6 @@ describe('posix store', () => {
   };
 
   describe('small objects in shared memory', () => {
-    /** Bodies of 1000 bytes and more that lie behind each other. */
-    const bodies = (count: number): readonly Buffer[] => {
-      const memory = new SharedArrayBuffer(count * (1000 + count));
-      let used = 0;
-      return Array.from({ length: count }, (_, n) => {
-        const body = Buffer.from(memory, used, 1000 + n);
-        patternBytes(1000 + n, n).copy(body);
-        used += body.length;
-        return body;
-      });
-    };
-
     test('are written whole by the thread, with the mode of Cinder, many at a time', async () => {
       const { writer, within } = await startThread();
       const files = bodies(100).map((body, n) => file(`a-${n}`, body));
