@@ -17,6 +17,8 @@ export type BackendConfig = {
         readonly user: string | undefined;
         /** Empty: librbd's own default. */
         readonly cephConf: string;
+        /** How long the monitors may take; undefined: as long as the agent finds right. */
+        readonly connectTimeoutS: number | undefined;
       }
     | { readonly kind: 'lvm'; readonly volumeGroup: string; readonly type: 'default' | 'thin' | 'auto' }
     | { readonly kind: 'nfs'; readonly mountPointBase: string; readonly sharesConfig: string }
@@ -53,6 +55,7 @@ function storageOf(options: ValuesOf<typeof backendOptions>): BackendConfig['sto
       pool: options.rbd_pool,
       user: options.rbd_user,
       cephConf: options.rbd_ceph_conf,
+      connectTimeoutS: options.rados_connect_timeout > 0 ? options.rados_connect_timeout : undefined,
     };
   }
   if (module.includes('.lvm.')) {

@@ -4,11 +4,20 @@ import { createAgent } from '../agent/agent.ts';
 import { createFileBackend } from '../agent/file-backend.ts';
 import { createLogger } from '../log.ts';
 import { backendNamePattern } from '../model/names.ts';
+import { runConfiguredAgent } from './agent-of-config.ts';
 import { logLevels, parseFlags, readFlagFile } from './flags.ts';
 import { runUntilSignal } from './lifecycle.ts';
+import { isOpenstackCommand } from './openstack-command.ts';
 
-export const agentHelp = `cinder-delta agent: serves the volumes of a directory to a backup service
+export const agentHelp = `cinder-delta agent: serves volumes to a backup service: those of cinder.conf, or of a directory
 
+  --config-file FILE     cinder.conf, as cinder-volume reads it: its RBD backends are served, under the names of their
+                         sections, as [delta] agent_* says; may be given several times, later files win
+  --config-dir DIR       every *.conf in it, sorted; may be given several times
+  --log-file FILE        lines go there instead of standard output
+  --log-level NAME       trace, debug, info, warn, error (info)
+
+or
   --directory DIR        raw volumes named volume-<uuid>; required
   --name NAME            what the backend is called (file)
   --listen HOST:PORT     address (127.0.0.1:8777); another than loopback needs a token or --tls-ca
@@ -69,6 +78,7 @@ export async function parseAgentFlags(args: readonly string[]): Promise<AgentSet
 
 /** Runs the agent until it is told to stop. Returns the exit code. */
 export async function runAgent(args: readonly string[]): Promise<number> {
+  if (isOpenstackCommand(args)) return await runConfiguredAgent(args);
   const { directory, name, logLevel, ...options } = await parseAgentFlags(args);
   const log = createLogger({ level: logLevel });
   const backend = await createFileBackend({ name, directory, log });

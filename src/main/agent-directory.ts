@@ -60,7 +60,8 @@ export async function readAgentAccess(config: AgentConfig): Promise<AgentAccess>
   return { token: secret, tls: { ca, cert, key } };
 }
 
-async function readOption(option: string, path: string | undefined): Promise<string | undefined> {
+/** The content of the file that an option of [delta] names. Throws `config-invalid` if it cannot be read. */
+export async function readOption(option: string, path: string | undefined): Promise<string | undefined> {
   if (path === undefined) return undefined;
   try {
     return await readFile(path, 'utf8');

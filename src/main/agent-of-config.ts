@@ -1,0 +1,98 @@
+/** `cinder-delta agent --config-file ...`: the agent beside cinder-volume, over the back ends of its cinder.conf. */
+import { createAgent } from '../agent/agent.ts';
+import type { AgentAccess } from '../agent/access.ts';
+import { createRbdBackend, rbdTimeouts } from '../agent/rbd-backend.ts';
+import type { VolumeBackend } from '../agent/volume-backend.ts';
+import type { BackendConfig } from '../config/backend-config.ts';
+import type { AgentConfig } from '../config/delta-config.ts';
+import { loadAgentConfig } from '../config/service-config.ts';
+import { createLogger, type Logger } from '../log.ts';
+import { BackupError } from '../model/errors.ts';
+import { backendNamePattern } from '../model/names.ts';
+import { readOption } from './agent-directory.ts';
+import { runUntilSignal } from './lifecycle.ts';
+import { openLogFile } from './log-file.ts';
+import { parseOpenstackFlags } from './openstack-command.ts';
+
+/** Runs the agent until it is told to stop. Returns the exit code. */
+export async function runConfiguredAgent(args: readonly string[]): Promise<number> {
+  const flags = parseOpenstackFlags(args);
+  const { config, warnings } = await loadAgentConfig(flags.files);
+  const level = flags.logLevel ?? (config.core.log.debug ? 'debug' : 'info');
+  // log_file of cinder.conf is that of Cinder's programs: this one writes there only if it is told to.
+  const destination =
+    flags.logFile === undefined ? undefined : openLogFile(config.core.log.directory, flags.logFile);
+  const log = createLogger(destination === undefined ? { level } : { level, destination });
+  for (const warning of warnings) log.warn(warning);
+  const { agent: listen } = config.delta;
+  const access = await readListenAccess(listen);
+  const backends = await openBackends(config.backends, log);
+  const { allowPlaintext, host, port } = listen;
+  const agent = await createAgent({ backends, access, host, port, allowPlaintext, log });
+  return await runUntilSignal(log, () => agent.close());
+}
+
+/** Opens the back ends that an agent can serve, side by side. Throws `config-invalid` if there is none, or one is wrong. */
+export async function openBackends(
+  configured: readonly BackendConfig[],
+  log: Logger,
+): Promise<readonly VolumeBackend[]> {
+  const served = configured.filter(({ storage }) => storage.kind === 'rbd');
+  for (const { name, driverClass, storage } of configured) {
+    if (storage.kind !== 'rbd')
+      log.warn({ backend: name, driver: driverClass }, 'back end is not served: it is not RBD');
+  }
+  if (served.length === 0) {
+    const names = configured.map(({ name }) => name).join(', ');
+    throw new BackupError(
+      'config-invalid',
+      `enabled_backends (${names === '' ? 'empty' : names}) names no RBD back end: there is nothing to serve`,
+    );
+  }
+  const opened = await Promise.allSettled(served.map((backend) => openBackend(backend, log)));
+  const backends = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  const reasons: unknown[] = opened.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
+  if (reasons.length === 0) return backends;
+  for (const backend of backends) await backend.close();
+  throw reasons.length === 1 ? reasons[0] : new AggregateError(reasons, 'back ends cannot be served');
+}
+
+async function openBackend({ name, storage }: BackendConfig, log: Logger): Promise<VolumeBackend> {
+  if (!backendNamePattern.test(name)) {
+    throw new BackupError(
+      'config-invalid',
+      `enabled_backends: ${name} cannot be the name of a backend: use letters, digits, ".", "_" and "-"`,
+    );
+  }
+  if (storage.kind !== 'rbd') throw new BackupError('bug', `back end ${name} is not RBD`);
+  const { cephConf, clusterName, connectTimeoutS, pool, user } = storage;
+  const settings = {
+    clusterName,
+    user,
+    cephConf,
+    pool,
+    connectTimeoutS: connectTimeoutS ?? rbdTimeouts.connectTimeoutS,
+    answerTimeoutS: rbdTimeouts.answerTimeoutS,
+  };
+  return await createRbdBackend({ name, settings, log });
+}
+
+/** What the agent asks of its clients and shows them. `config-invalid` for a file that cannot be read. */
+async function readListenAccess(config: AgentConfig): Promise<AgentAccess> {
+  const [token, cert, key, ca] = await Promise.all([
+    readOption('agent_token_file', config.tokenFile),
+    readOption('agent_cert_file', config.certFile),
+    readOption('agent_key_file', config.keyFile),
+    readOption('agent_client_ca_file', config.clientCaFile),
+  ]);
+  if (ca !== undefined && cert === undefined) {
+    throw new BackupError(
+      'config-invalid',
+      '[delta] agent_client_ca_file needs agent_cert_file and agent_key_file',
+    );
+  }
+  return {
+    token: token?.split('\n', 1)[0]?.trim(),
+    tls: cert === undefined || key === undefined ? undefined : { cert, key, ca },
+  };
+}
