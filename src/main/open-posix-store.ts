@@ -1,7 +1,7 @@
 /** The store of a directory, inside its wrappers: retries outside, limits inside. */
 import type { NamingKind } from '../layout/names.ts';
 import type { Logger } from '../log.ts';
-import type { StoreCheck } from '../store/check-store.ts';
+import { checkStore, type StoreCheck } from '../store/check-store.ts';
 import { createLimitStore } from '../store/limit-store.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { createPosixStore } from '../store/posix-store.ts';
@@ -14,7 +14,7 @@ export type OpenedStore = {
   readonly container: string | undefined;
   /** Takes the store for that of a service which has no backups yet. */
   adopt(signal: AbortSignal): Promise<void>;
-  /** The self-test; a store that has none is ready. */
+  /** The self-test. Throws only when the signal aborts. */
   check(signal: AbortSignal): Promise<StoreCheck>;
 };
 
@@ -30,11 +30,7 @@ export function openPosixStore(directory: string, log: Logger): OpenedStore {
     store,
     naming: 'posix',
     container: undefined,
-    check: alwaysReady,
+    check: async (signal) => await checkStore(posix, '', signal),
     adopt: (signal) => posix.adopt(signal),
   };
-}
-
-async function alwaysReady(): Promise<StoreCheck> {
-  return await Promise.resolve({ ready: true, findings: [] });
 }

@@ -1,5 +1,5 @@
 /** The start-up self-test of a store: what is wrong, in words that an operator can act on, before the first backup meets it. */
-import { isBackupError, throwIfAborted } from '../model/errors.ts';
+import { cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
 
 /** A store that can look at itself without changing anything. */
 export type CheckableStore = {
@@ -26,8 +26,13 @@ export async function checkStore(
   signal: AbortSignal,
 ): Promise<StoreCheck> {
   const timeout = AbortSignal.timeout(checkTimeoutMs);
+  const ending = AbortSignal.any([signal, timeout]);
+  // A file server that is away holds a call of the file system, whatever the signal says.
+  const { promise: ended, reject } = Promise.withResolvers<never>();
+  const end = () => reject(cancelledBy(ending));
+  ending.addEventListener('abort', end, { once: true });
   try {
-    return { ready: true, findings: await store.check(container, AbortSignal.any([signal, timeout])) };
+    return { ready: true, findings: await Promise.race([store.check(container, ending), ended]) };
   } catch (error) {
     throwIfAborted(signal);
     if (timeout.aborted) {
@@ -35,6 +40,8 @@ export async function checkStore(
     }
     if (!isBackupError(error)) throw error;
     return { ready: false, findings: [error.message] };
+  } finally {
+    ending.removeEventListener('abort', end);
   }
 }
 

@@ -9,10 +9,11 @@
  *
  * Nothing is made, removed, listed or called absent unless the root is known to be the store (posix-root.ts).
  */
-import { chmod, lstat, mkdir, opendir, rename, rmdir, unlink } from 'node:fs/promises';
+import { access, chmod, constants, lstat, mkdir, opendir, rename, rmdir, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
+import type { CheckableStore } from './check-store.ts';
 import type { ObjectStore, StoredObject } from './object-store.ts';
 import {
   createDurability,
@@ -39,12 +40,13 @@ export type PosixStoreOptions = {
   readonly service?: string;
 };
 
-export type PosixStore = ObjectStore & {
-  /** Removes temporary files of processes that have ended; returns how many. An absent container has none. */
-  recover(container: string, signal: AbortSignal): Promise<number>;
-  /** Takes the directory for the store of a service that has no backups yet, whatever it holds; makes it if it is absent. */
-  adopt(signal: AbortSignal): Promise<void>;
-};
+export type PosixStore = ObjectStore &
+  CheckableStore & {
+    /** Removes temporary files of processes that have ended; returns how many. An absent container has none. */
+    recover(container: string, signal: AbortSignal): Promise<number>;
+    /** Takes the directory for the store of a service that has no backups yet, whatever it holds; makes it if it is absent. */
+    adopt(signal: AbortSignal): Promise<void>;
+  };
 
 /** Nothing is touched before the first call; a new directory has to be adopted. */
 export function createPosixStore(options: PosixStoreOptions): PosixStore {
@@ -115,6 +117,14 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       throwIfAborted(signal);
       await attempt(`create directory ${options.directory}`, mkdir(options.directory, { recursive: true }));
       await root.mark();
+    },
+
+    async check(_container, signal) {
+      throwIfAborted(signal);
+      await root.require();
+      const { directory } = options;
+      await attempt(`write into ${directory}`, access(directory, constants.W_OK | constants.X_OK));
+      return [];
     },
 
     async ensureContainer(container, signal) {

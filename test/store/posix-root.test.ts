@@ -43,7 +43,13 @@ const calls: readonly [string, () => Promise<unknown>][] = [
   ['list', () => keysOf(container)],
   ['remove', () => store.remove(container, 'a', signal)],
   ['removeContainer', () => store.removeContainer(container, signal)],
+  ['check', () => store.check('', signal)],
 ];
+
+test('a store that was adopted passes its self-test', async () => {
+  await store.adopt(signal);
+  expect(await store.check('', signal)).toEqual([]);
+});
 
 describe('an empty directory that nobody adopted', () => {
   for (const [name, call] of calls) {
