@@ -186,11 +186,14 @@ async function undo(
 ): Promise<unknown> {
   const signal = AbortSignal.timeout(environment.options.rowTimeoutMs);
   const isRefused = isBackupError(error) && Object.hasOwn(error.details, 'message');
-  const to = isRefused || isBackupError(error, 'cancelled') ? 'error' : 'error_restoring';
+  const isCancelled = isBackupError(error, 'cancelled');
+  const to = isRefused || isCancelled ? 'error' : 'error_restoring';
+  // Whoever set the status to cancel a restore finds the backup available (restore_backup).
+  const from = isCancelled ? (['restoring', 'error'] as const) : (['restoring'] as const);
   const about = { verb: 'restore', backup: { id: backupId, projectId }, volumeId } as const;
   return settleAll(error, [
     () => persist(() => failRestoreTarget(environment, volumeId, to), signal),
-    () => persist(() => giveBackRestored(environment, backupId), signal),
+    () => persist(() => giveBackRestored(environment, backupId, from), signal),
     () => tellFailure(environment, context, about, error),
   ]);
 }
@@ -212,9 +215,10 @@ export async function failRestoreTarget(
 export async function giveBackRestored(
   { database, clock }: ManagerEnvironment,
   backupId: string,
+  from: readonly ('restoring' | 'error')[] = ['restoring'],
 ): Promise<void> {
   try {
-    await moveBackup(database.sql, backupId, { from: ['restoring'], to: 'available' }, {}, clock.now());
+    await moveBackup(database.sql, backupId, { from, to: 'available' }, {}, clock.now());
   } catch (stale) {
     if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
   }

@@ -8,6 +8,7 @@ import { createFileBackend } from '../../src/agent/file-backend.ts';
 import { createBudget } from '../../src/async/limit.ts';
 import { findBackupEver } from '../../src/database/backups.ts';
 import type { Database, Scope } from '../../src/database/database.ts';
+import type { QuotaRules } from '../../src/database/quotas.ts';
 import { openSqliteDatabase } from '../../src/database/sqlite/sqlite-database.ts';
 import { getVolume, insertVolume } from '../../src/database/volumes.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
@@ -101,6 +102,11 @@ export function createRig(
     readonly blockSize?: number;
     readonly maxRunning?: number;
     readonly maxObjects?: number;
+    /** How often rows are looked at while their operations run; hardly ever unless given. */
+    readonly watchIntervalMs?: number;
+    readonly quota?: QuotaRules;
+    /** Told of each line of the log. */
+    readonly onLine?: (line: string) => void;
     readonly on?: Rig;
   } = {},
 ): Rig {
@@ -108,7 +114,9 @@ export function createRig(
   const objectLists = createBudget((changes.maxObjects ?? 10_000) * bytesPerObject);
   const objects = changes.on?.objects ?? createMemoryStore();
   const store = createFaultyStore(objects);
-  const { log, client, sealer, directory } = machine;
+  const { client, sealer, directory } = machine;
+  const { onLine: write } = changes;
+  const log = write === undefined ? machine.log : createLogger({ level: 'info', destination: { write } });
   const clock = { now: () => new Date() };
   const agentStorage = createAgentStorage(client, 'host@file', 'file');
   const overrides: { -readonly [call in keyof StorageBackend]?: StorageBackend[call] } = {};
@@ -134,8 +142,8 @@ export function createRig(
       metadataVersion: 2,
       cleanupTimeoutMs: 10_000,
       rowTimeoutMs: 10_000,
-      watchIntervalMs: 3_600_000,
-      quota: null,
+      watchIntervalMs: changes.watchIntervalMs ?? 3_600_000,
+      quota: changes.quota ?? null,
       notifyProgress: { objects: Infinity, intervalMs: 0 },
     },
     cloud: noCloud,

@@ -26,8 +26,8 @@ export type FaultyStore = ObjectStore & {
   readonly fired: number;
   /** Every call and key, in order. */
   readonly history: readonly string[];
-  /** Makes the next matching call wait: `reached` resolves when it is there, `open` lets it go on. */
-  hold(call: StoreCall, key?: RegExp): { readonly reached: Promise<void>; open(): void };
+  /** Makes the next matching call wait: `reached` resolves when it is there, with its signal, `open` lets it go on. */
+  hold(call: StoreCall, key?: RegExp): { readonly reached: Promise<AbortSignal>; open(): void };
 };
 
 export function createFaultyStore(store: ObjectStore): FaultyStore {
@@ -35,18 +35,18 @@ export function createFaultyStore(store: ObjectStore): FaultyStore {
   let holds: {
     readonly call: StoreCall;
     readonly key: RegExp;
-    reached(): void;
+    reached(signal: AbortSignal): void;
     readonly opened: Promise<void>;
   }[] = [];
   const history: string[] = [];
   let fired = 0;
 
-  const enter = async (call: StoreCall, key: string): Promise<void> => {
+  const enter = async (call: StoreCall, key: string, signal: AbortSignal): Promise<void> => {
     history.push(key === '' ? call : `${call} ${key}`);
     const hold = holds.find((each) => each.call === call && each.key.test(key));
     if (hold !== undefined) {
       holds = holds.filter((each) => each !== hold);
-      hold.reached();
+      hold.reached(signal);
       await hold.opened;
     }
     for (const plan of plans) {
@@ -76,41 +76,41 @@ export function createFaultyStore(store: ObjectStore): FaultyStore {
     },
     history,
     hold(call, key = /(?:)/) {
-      const reached = Promise.withResolvers<void>();
+      const reached = Promise.withResolvers<AbortSignal>();
       const opened = Promise.withResolvers<void>();
       holds.push({ call, key, reached: reached.resolve, opened: opened.promise });
       return { reached: reached.promise, open: opened.resolve };
     },
     async ensureContainer(container, signal) {
-      await enter('ensureContainer', '');
+      await enter('ensureContainer', '', signal);
       await store.ensureContainer(container, signal);
     },
     async put(container, key, body, options) {
-      await enter('put', key);
+      await enter('put', key, options.signal);
       await store.put(container, key, body, options);
     },
     async putStream(container, key, body, options) {
-      await enter('putStream', key);
+      await enter('putStream', key, options.signal);
       await store.putStream(container, key, body, options);
     },
     async flush(container, signal) {
-      await enter('flush', '');
+      await enter('flush', '', signal);
       await store.flush(container, signal);
     },
     async get(container, key, options) {
-      await enter('get', key);
+      await enter('get', key, options.signal);
       return await store.get(container, key, options);
     },
     async *list(container, prefix, signal) {
-      await enter('list', prefix);
+      await enter('list', prefix, signal);
       yield* store.list(container, prefix, signal);
     },
     async remove(container, key, signal) {
-      await enter('remove', key);
+      await enter('remove', key, signal);
       await store.remove(container, key, signal);
     },
     async removeContainer(container, signal) {
-      await enter('removeContainer', '');
+      await enter('removeContainer', '', signal);
       await store.removeContainer(container, signal);
     },
     close: () => store.close(),

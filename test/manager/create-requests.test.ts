@@ -1,0 +1,246 @@
+/** create_backup and continue_backup as cinder-scheduler and cinder-volume send them. */
+import { randomUUID } from 'node:crypto';
+import { once } from 'node:events';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { getVolume } from '../../src/database/volumes.ts';
+import { BackupError } from '../../src/model/errors.ts';
+import { createRequestRig, type RequestRig } from './recorded-requests.ts';
+import { blockSize, createRig, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
+
+const sizeBytes = 40 * blockSize;
+let machine: Machine;
+let rig: Rig;
+let requests: RequestRig;
+
+beforeAll(async () => {
+  machine = await startMachine();
+});
+afterAll(() => machine.close());
+beforeEach(() => {
+  rig = createRig(machine);
+  requests = createRequestRig(rig);
+});
+afterEach(() => rig.close());
+
+/** A volume that cinder-api has taken for a backup. */
+async function takenVolume(previous = 'available'): Promise<string> {
+  const volumeId = await rig.addVolume(sizeBytes);
+  await requests.setVolume(volumeId, { status: 'backing-up', previous_status: previous });
+  return volumeId;
+}
+
+const events = () => requests.told.map(({ event }) => event);
+
+test('a recorded request for a full backup leaves the rows that cinder-backup leaves', async () => {
+  const volumeId = await takenVolume('in-use');
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  await requests.send('create_backup.full', { backupId });
+  const row = await rig.database.sql
+    .selectFrom('backups')
+    .selectAll()
+    .where('id', '=', backupId)
+    .executeTakeFirstOrThrow();
+  expect(row).toMatchObject({
+    status: 'available',
+    size: 1,
+    object_count: 10,
+    service: rig.store.service,
+    container: `${backupId.slice(0, 2)}/${backupId.slice(2, 4)}/${backupId}`,
+    service_metadata: expect.stringMatching(
+      new RegExp(`^volume_${volumeId}_\\d{14}_backup_${backupId}$`, 'u'),
+    ),
+    availability_zone: null,
+    fail_reason: null,
+    parent_id: null,
+    num_dependent_backups: null,
+    host: 'host',
+  });
+  expect(await getVolume(rig.database.sql, volumeId)).toMatchObject({
+    status: 'in-use',
+    previousStatus: 'backing-up',
+  });
+  expect(await requests.messages()).toEqual([]);
+});
+
+test('it is told of from start to end, with a percentage that grows to 100', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  await requests.send('create_backup.full', { backupId });
+  expect(events()).toEqual(['create.start', 'createprogress', 'createprogress', 'create.end']);
+  expect(requests.told.map(({ status }) => status)).toEqual([
+    'creating',
+    'creating',
+    'creating',
+    'available',
+  ]);
+  const { prefix } = await rig.row(backupId);
+  expect(requests.told[1]?.extra).toEqual({ id: 1, list: [], prefix, volume_meta: null, backup_percent: 0 });
+  expect(requests.told[2]?.extra).toMatchObject({ backup_percent: 100 });
+});
+
+test('an increment counts at its parent', async () => {
+  const volumeId = await takenVolume();
+  const parentId = await requests.addBackup(volumeId, 'creating');
+  await requests.send('create_backup.full', { backupId: parentId });
+  await requests.setVolume(volumeId, { status: 'backing-up', previous_status: 'available' });
+  await rig.change(volumeId, 0, blockSize, 2);
+  const backupId = await requests.addBackup(volumeId, 'creating', { parent_id: parentId });
+  await requests.send('create_backup.incremental', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({ status: 'available', parentId, objectCount: 1 });
+  expect(await rig.row(parentId)).toMatchObject({ dependents: 1 });
+});
+
+test('a volume that is not backing-up makes an error with the sentence of cinder, and is left alone', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  await requests.send('create_backup.full', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({
+    status: 'error',
+    failReason: 'Create backup aborted, expected volume status backing-up but got available.',
+  });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+  expect(await requests.messages()).toEqual([]);
+  expect(events()).toEqual(['create.start']);
+});
+
+test('a request that comes again after the backup was made changes nothing', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  await requests.send('create_backup.full', { backupId });
+  const [row, stored] = [await rig.row(backupId), keysIn(rig)];
+  await requests.send('create_backup.full', { backupId });
+  expect(await rig.row(backupId)).toEqual(row);
+  expect(keysIn(rig)).toEqual(stored);
+});
+
+test('a request that comes again while the backup is made is dropped', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  const hold = rig.store.hold('put', /-00001$/);
+  await requests.send('create_backup.full', { backupId }, { waits: false });
+  await hold.reached;
+  await requests.send('create_backup.full', { backupId }, { waits: false });
+  expect(rig.operations.list()).toHaveLength(1);
+  hold.open();
+  await requests.settled();
+  expect((await rig.row(backupId)).status).toBe('available');
+});
+
+test('while the store does not work it is refused, the volume is given back, and the user is told', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  requests.isWorking = false;
+  await requests.send('create_backup.full', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({
+    status: 'error',
+    failReason: 'Create backup aborted due to backup service is down.',
+  });
+  expect(await getVolume(rig.database.sql, volumeId)).toMatchObject({
+    status: 'available',
+    previousStatus: 'error_backing-up',
+  });
+  expect(await requests.messages()).toEqual([{ event: 'VOLUME_VOLUME_BACKUP_013_018', resource: backupId }]);
+});
+
+test('a store that refuses is told as an error of the driver', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  rig.store.plan({
+    call: 'put',
+    key: /-00002$/,
+    error: new BackupError('store-denied', 'the store refuses'),
+  });
+  await requests.send('create_backup.full', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({ status: 'error', failReason: 'the store refuses' });
+  expect(await getVolume(rig.database.sql, volumeId)).toMatchObject({
+    status: 'available',
+    previousStatus: 'error_backing-up',
+  });
+  expect(await requests.messages()).toEqual([{ event: 'VOLUME_VOLUME_BACKUP_013_020', resource: backupId }]);
+  expect(events().at(-1)).not.toBe('create.end');
+});
+
+test('a volume without an agent is told as an error of attaching it', async () => {
+  const volumeId = await takenVolume();
+  await requests.setVolume(volumeId, { host: 'elsewhere@lvm#lvm' });
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  await requests.send('create_backup.full', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({
+    status: 'error',
+    failReason: expect.stringContaining('no agent is known for host elsewhere@lvm'),
+  });
+  expect(await requests.messages()).toEqual([{ event: 'VOLUME_VOLUME_BACKUP_013_021', resource: backupId }]);
+});
+
+test('an encrypted volume without a key manager is refused in words', async () => {
+  const volumeId = await takenVolume();
+  await requests.setVolume(volumeId, { encryption_key_id: randomUUID() });
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  await requests.send('create_backup.full', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({
+    status: 'error',
+    failReason: expect.stringContaining('key manager'),
+  });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test('a backup that another process deletes while it is made ends, and leaves nothing', async () => {
+  const slow = createRig(machine, { watchIntervalMs: 5 });
+  const asked = createRequestRig(slow);
+  try {
+    const volumeId = await slow.addVolume(sizeBytes);
+    await asked.setVolume(volumeId, { status: 'backing-up', previous_status: 'available' });
+    const backupId = await asked.addBackup(volumeId, 'creating');
+    const hold = slow.store.hold('put', /-00003$/);
+    await asked.send('create_backup.full', { backupId }, { waits: false });
+    const putting = await hold.reached;
+    const { sql } = slow.database;
+    await sql.updateTable('backups').set({ status: 'deleting' }).where('id', '=', backupId).execute();
+    await once(putting, 'abort');
+    hold.open();
+    await asked.settled();
+    expect(slow.operations.list()[0]).toMatchObject({ state: 'cancelled' });
+    expect(await slow.row(backupId)).toMatchObject({ status: 'deleting' });
+    expect(await slow.volumeStatus(volumeId)).toBe('available');
+    expect(keysIn(slow)).toEqual([]);
+  } finally {
+    await slow.close();
+  }
+});
+
+test('a backup that cinder-backup began is made from its beginning, and its temporary volume goes', async () => {
+  const volumeId = await takenVolume('in-use');
+  const temporary = randomUUID();
+  const backupId = await requests.addBackup(volumeId, 'creating', { temp_volume_id: temporary });
+  await requests.send('continue_backup.in-use', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({ status: 'available' });
+  expect(requests.removedVolumes).toEqual([temporary]);
+  const row = await rig.database.sql.selectFrom('backups').selectAll().executeTakeFirstOrThrow();
+  expect(row.temp_volume_id).toBeNull();
+});
+
+test('one that was put into error meanwhile is not made, and its temporary volume goes', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const temporary = randomUUID();
+  const backupId = await requests.addBackup(volumeId, 'error', { temp_volume_id: temporary });
+  await requests.send('continue_backup.in-use', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({ status: 'error' });
+  expect(requests.removedVolumes).toEqual([temporary]);
+  expect(rig.operations.list()).toEqual([]);
+});
+
+test('the log lines of an operation carry the id of the request', async () => {
+  const lines: unknown[] = [];
+  const logged = createRig(machine, { onLine: (line) => lines.push(JSON.parse(line)) });
+  const asked = createRequestRig(logged);
+  try {
+    const volumeId = await logged.addVolume(sizeBytes);
+    await asked.setVolume(volumeId, { status: 'backing-up', previous_status: 'available' });
+    const backupId = await asked.addBackup(volumeId, 'creating');
+    await asked.send('create_backup.full', { backupId });
+    const ids = new Set(lines.map((line) => Object(line)['request_id']));
+    expect(ids).toEqual(new Set(['req-23501d53-28d7-4f26-b7be-df7b87cc728a']));
+  } finally {
+    await logged.close();
+  }
+});

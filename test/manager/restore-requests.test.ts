@@ -1,0 +1,179 @@
+/** restore_backup as cinder-api and cinder-volume send it, before and since RPC 2.4. */
+import { once } from 'node:events';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { insertFailureMessage } from '../../src/database/messages.ts';
+import { listVolumeMetadata } from '../../src/database/volume-metadata.ts';
+import { getVolume } from '../../src/database/volumes.ts';
+import { createRequestRig, type RequestRig } from './recorded-requests.ts';
+import { blockSize, createRig, startMachine, type Machine, type Rig } from './rig.ts';
+
+const sizeBytes = 40 * blockSize;
+let machine: Machine;
+let rig: Rig;
+let requests: RequestRig;
+let source: string;
+let backupId: string;
+
+beforeAll(async () => {
+  machine = await startMachine();
+});
+afterAll(() => machine.close());
+beforeEach(async () => {
+  rig = createRig(machine, { watchIntervalMs: 5 });
+  requests = createRequestRig(rig);
+  source = await rig.addVolume(sizeBytes);
+  await requests.setVolume(source, { status: 'backing-up', previous_status: 'available' });
+  backupId = await requests.addBackup(source, 'creating');
+  await requests.send('create_backup.full', { backupId });
+});
+afterEach(() => rig.close());
+
+/** A volume that cinder-api has taken for a restore. */
+async function takenVolume(status = 'restoring-backup'): Promise<string> {
+  const volumeId = await rig.addVolume(sizeBytes, 9);
+  await requests.setVolume(volumeId, { status });
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ status: 'restoring', restore_volume_id: volumeId })
+    .where('id', '=', backupId)
+    .execute();
+  return volumeId;
+}
+
+const restoreEvents = () =>
+  requests.told.map(({ event }) => event).filter((event) => event.startsWith('restore'));
+
+test.each([
+  ['of RPC 2.0', {}],
+  ['of RPC 2.4 to a new volume', { volume_is_new: true }],
+])(
+  'a request %s restores every byte, and leaves the rows that cinder-backup leaves',
+  async (_which, args) => {
+    const volumeId = await takenVolume();
+    await requests.send('restore_backup.new-volume', { backupId, volumeId, args });
+    expect((await rig.bytes(volumeId)).equals(await rig.bytes(source))).toBe(true);
+    expect(await rig.row(backupId)).toMatchObject({ status: 'available', restoreVolumeId: volumeId });
+    expect(await getVolume(rig.database.sql, volumeId)).toMatchObject({
+      status: 'available',
+      encryptionKeyId: null,
+      launchedAt: expect.any(Date),
+    });
+    const metadata = (await listVolumeMetadata(rig.database.sql, [volumeId])).get(volumeId);
+    expect(metadata).toEqual({ src_backup_id: backupId });
+    expect(restoreEvents()).toEqual(['restore.start', 'restore.end']);
+    expect(await requests.messages()).toEqual([]);
+  },
+);
+
+test('a volume that cinder-volume makes from a backup is launched when it is restored', async () => {
+  const volumeId = await takenVolume('creating');
+  await rig.database.sql
+    .updateTable('volumes')
+    .set({ launched_at: null })
+    .where('id', '=', volumeId)
+    .execute();
+  await requests.send('restore_backup.new-volume', { backupId, volumeId });
+  const volume = await getVolume(rig.database.sql, volumeId);
+  expect(volume.status).toBe('available');
+  expect(volume.launchedAt).toBeInstanceOf(Date);
+});
+
+test('a volume in another status is refused and left alone, and the user is told', async () => {
+  const volumeId = await takenVolume('in-use');
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId });
+  expect(await rig.volumeStatus(volumeId)).toBe('in-use');
+  expect((await rig.row(backupId)).status).toBe('available');
+  expect(await requests.messages()).toEqual([{ event: 'VOLUME_VOLUME_BACKUP_015_027', resource: volumeId }]);
+  expect(restoreEvents()).toEqual(['restore.start']);
+});
+
+test('a backup that is not being restored is refused, and the volume is in error', async () => {
+  const volumeId = await rig.addVolume(sizeBytes, 9);
+  await requests.setVolume(volumeId, { status: 'restoring-backup' });
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId });
+  expect(await rig.volumeStatus(volumeId)).toBe('error');
+  expect((await rig.row(backupId)).status).toBe('available');
+  expect(await requests.messages()).toEqual([{ event: 'VOLUME_VOLUME_BACKUP_015_017', resource: backupId }]);
+});
+
+test('a backup of another driver is refused in the words of cinder', async () => {
+  const volumeId = await takenVolume();
+  const service = 'cinder.backup.drivers.ceph.CephBackupDriver';
+  await rig.database.sql.updateTable('backups').set({ service }).where('id', '=', backupId).execute();
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId });
+  expect(await rig.volumeStatus(volumeId)).toBe('error');
+  expect((await rig.row(backupId)).status).toBe('available');
+  expect(await requests.messages()).toEqual([]);
+  expect(rig.operations.list()[0]?.error?.message).toBe(
+    `Restore backup aborted, the backup service currently configured [${rig.store.service}] is not the backup service that was used to create this backup [${service}].`,
+  );
+});
+
+test('objects that are gone are told as an error of the driver', async () => {
+  const volumeId = await takenVolume();
+  await removeAll();
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId });
+  expect(await rig.volumeStatus(volumeId)).toBe('error_restoring');
+  expect((await rig.row(backupId)).status).toBe('available');
+  expect(await requests.messages()).toEqual([{ event: 'VOLUME_VOLUME_BACKUP_015_026', resource: backupId }]);
+  expect(restoreEvents()).toEqual(['restore.start']);
+});
+
+test('a reset cancels it: the volume is in error, the backup available, and its end is told', async () => {
+  const volumeId = await takenVolume();
+  const hold = rig.store.hold('get', /-00001$/);
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId }, { waits: false });
+  const getting = await hold.reached;
+  const reset = requests.send('reset_status.error', { backupId }, { waits: false });
+  await once(getting, 'abort');
+  hold.open();
+  await reset;
+  expect(await rig.volumeStatus(volumeId)).toBe('error');
+  expect((await rig.row(backupId)).status).toBe('available');
+  expect(rig.operations.list()[0]).toMatchObject({ state: 'cancelled' });
+  expect(requests.told.map(({ event }) => event).slice(-2)).toEqual(['restore.end', 'reset_status.end']);
+});
+
+test('a status that another process sets cancels it', async () => {
+  const volumeId = await takenVolume();
+  const hold = rig.store.hold('get', /-00001$/);
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId }, { waits: false });
+  const getting = await hold.reached;
+  await rig.database.sql.updateTable('backups').set({ status: 'error' }).where('id', '=', backupId).execute();
+  await once(getting, 'abort');
+  hold.open();
+  await requests.settled();
+  expect(await rig.volumeStatus(volumeId)).toBe('error');
+  expect((await rig.row(backupId)).status).toBe('available');
+});
+
+test('a request that comes again after the restore changes nothing', async () => {
+  const volumeId = await takenVolume();
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId });
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+  expect((await rig.row(backupId)).status).toBe('available');
+});
+
+test('a message that cannot be written does not keep the rows from being put right', async () => {
+  const volumeId = await takenVolume('in-use');
+  await rig.database.sql.schema.dropTable('messages').execute();
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId });
+  expect((await rig.row(backupId)).status).toBe('available');
+  const about = {
+    verb: 'restore',
+    detail: 'driver',
+    resourceId: backupId,
+    projectId: 'p',
+    requestId: 'r',
+  } as const;
+  await expect(insertFailureMessage(rig.database.sql, about, new Date())).rejects.toThrow();
+});
+
+/** Somebody empties the store behind the backups' back. */
+async function removeAll(): Promise<void> {
+  const { signal } = new AbortController();
+  for (const [container, objects] of rig.objects.containers) {
+    for (const key of [...objects.keys()]) await rig.objects.remove(container, key, signal);
+  }
+}
