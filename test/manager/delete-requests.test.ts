@@ -223,6 +223,6 @@ test('a status that a reset cannot set is refused', async () => {
 async function removeAll(): Promise<void> {
   const { signal } = new AbortController();
   for (const [container, objects] of rig.objects.containers) {
-    for (const key of [...objects.keys()]) await rig.objects.remove(container, key, signal);
+    for (const key of objects.keys()) await rig.objects.remove(container, key, signal);
   }
 }

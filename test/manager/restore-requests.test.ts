@@ -174,6 +174,6 @@ test('a message that cannot be written does not keep the rows from being put rig
 async function removeAll(): Promise<void> {
   const { signal } = new AbortController();
   for (const [container, objects] of rig.objects.containers) {
-    for (const key of [...objects.keys()]) await rig.objects.remove(container, key, signal);
+    for (const key of objects.keys()) await rig.objects.remove(container, key, signal);
   }
 }

@@ -1,0 +1,127 @@
+/** What a start finds in Cinder's database: rows of this host, left by a dead process of ours or by cinder-backup. */
+import { randomUUID } from 'node:crypto';
+import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { getVolume } from '../../src/database/volumes.ts';
+import { endForgotten, reconcile } from '../../src/manager/init-host.ts';
+import { createRequestRig, type RequestRig } from './recorded-requests.ts';
+import { blockSize, createRig, startMachine, type Machine, type Rig } from './rig.ts';
+
+const sizeBytes = 8 * blockSize;
+const { signal } = new AbortController();
+let machine: Machine;
+let rig: Rig;
+let requests: RequestRig;
+
+beforeAll(async () => {
+  machine = await startMachine();
+});
+afterAll(() => machine.close());
+beforeEach(() => {
+  rig = createRig(machine);
+  requests = createRequestRig(rig);
+});
+afterEach(() => rig.close());
+
+const start = () => reconcile(requests.environment, { hasQueue: true }, signal);
+
+async function takenVolume(previous = 'available'): Promise<string> {
+  const volumeId = await rig.addVolume(sizeBytes);
+  await requests.setVolume(volumeId, { status: 'backing-up', previous_status: previous });
+  return volumeId;
+}
+
+test('a backup that cinder-backup was making is in error, its volume is given back, its temporary volume goes', async () => {
+  const volumeId = await takenVolume('in-use');
+  const temporary = randomUUID();
+  const backupId = await requests.addBackup(volumeId, 'creating', {
+    service: rig.store.service,
+    container: 'a/b',
+    service_metadata: null,
+    temp_volume_id: temporary,
+  });
+  const { reset } = await start();
+  expect(reset).toBe(1);
+  expect(await rig.row(backupId)).toMatchObject({
+    status: 'error',
+    failReason: 'incomplete backup reset on manager restart',
+  });
+  expect(await getVolume(rig.database.sql, volumeId)).toMatchObject({ status: 'in-use' });
+  expect(requests.removedVolumes).toEqual([temporary]);
+});
+
+test('a temporary snapshot of a backup that failed goes', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const temporary = randomUUID();
+  await requests.addBackup(volumeId, 'error', { temp_snapshot_id: temporary });
+  await start();
+  expect(requests.removedSnapshots).toEqual([temporary]);
+  await start();
+  expect(requests.removedSnapshots).toEqual([temporary]);
+});
+
+test('a backup whose request still waits in the queue is made when it comes', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  const { waiting, reset } = await start();
+  expect(reset).toBe(0);
+  expect(waiting.map(({ id }) => id)).toEqual([backupId]);
+  await requests.send('create_backup.full', { backupId });
+  await endForgotten(requests.environment, waiting, (id) => rig.operations.isBusy(id), signal);
+  expect((await rig.row(backupId)).status).toBe('available');
+});
+
+test('a backup whose request never comes ends in error, and its volume is given back', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  const { waiting } = await start();
+  await endForgotten(requests.environment, waiting, (id) => rig.operations.isBusy(id), signal);
+  expect(await rig.row(backupId)).toMatchObject({
+    status: 'error',
+    failReason: 'incomplete backup reset on manager restart',
+  });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test('a restore that was interrupted leaves the volume in error_restoring, the backup available', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  await requests.setVolume(volumeId, { status: 'restoring-backup' });
+  const backupId = await requests.addBackup(volumeId, 'restoring', { restore_volume_id: volumeId });
+  await start();
+  expect(await rig.volumeStatus(volumeId)).toBe('error_restoring');
+  expect((await rig.row(backupId)).status).toBe('available');
+});
+
+test('a deletion goes on, but not that of an encrypted backup', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const plainId = await requests.addBackup(volumeId, 'deleting');
+  const encryptedId = await requests.addBackup(volumeId, 'deleting', { encryption_key_id: randomUUID() });
+  const { deleting } = await start();
+  expect(deleting.map(({ id }) => id)).toEqual([plainId]);
+  expect((await rig.row(encryptedId)).status).toBe('error_deleting');
+});
+
+test('rows of other hosts are left alone', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating', {
+    host: 'other',
+    service: rig.store.service,
+  });
+  expect(await start()).toMatchObject({ reset: 0, waiting: [], deleting: [] });
+  expect((await rig.row(backupId)).status).toBe('creating');
+  expect(await rig.volumeStatus(volumeId)).toBe('backing-up');
+});
+
+test('a volume that is gone does not keep its backup from being put right', async () => {
+  const backupId = await requests.addBackup(randomUUID(), 'creating', { service: rig.store.service });
+  await start();
+  expect((await rig.row(backupId)).status).toBe('error');
+});
+
+test('an agent that does not answer keeps no volume', async () => {
+  const volumeId = await takenVolume();
+  await requests.setVolume(volumeId, { host: 'elsewhere@ceph#ceph' });
+  const backupId = await requests.addBackup(volumeId, 'creating', { service: rig.store.service });
+  await start();
+  expect((await rig.row(backupId)).status).toBe('error');
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
