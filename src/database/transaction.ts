@@ -11,7 +11,7 @@
  * through `requireNotDone`: all of the transaction had been committed, and it is over.
  */
 import { sql as raw, type Kysely } from 'kysely';
-import { isBackupError } from '../model/errors.ts';
+import { BackupError, isBackupError } from '../model/errors.ts';
 import type { Database, Scope, Sql } from './database.ts';
 import type { Tables } from './tables.ts';
 
@@ -22,7 +22,14 @@ export function outcomeOf(error: unknown): Outcome {
   return isBackupError(error) && error.details['outcome'] === 'unknown' ? 'unknown' : 'undone';
 }
 
-/** Does `work` again while that may help; decides how often and how long. */
+/** The same error, about something that is not there any more or does no harm when it is done again. */
+export function asUndone(error: unknown): unknown {
+  if (!isBackupError(error) || outcomeOf(error) === 'undone') return error;
+  const { code, message, retryable, details, cause } = error;
+  return new BackupError(code, message, { cause, retryable, details: { ...details, outcome: 'undone' } });
+}
+
+/** Does `work` again while its error may be retried and is `undone`; decides how often and how long. */
 export type Retry = <T>(work: () => Promise<T>) => Promise<T>;
 
 /** Thrown through the work of a repeated transaction that had been committed the first time. */
@@ -81,7 +88,7 @@ export function createDatabase(
       } catch (error) {
         if (error instanceof AlreadyCommitted) return;
         if (outcomeOf(error) === 'unknown') isRepeated = true;
-        throw error;
+        throw asUndone(error);
       }
     });
   };

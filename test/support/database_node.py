@@ -52,15 +52,30 @@ class Server:
             raise SystemExit(f"the server did not start:\n{log.read()[-3000:]}")
 
     def send(self, number):
-        try:
-            os.killpg(self.process.pid, number)
-        except ProcessLookupError:
-            pass
+        """To the server and its children: those of PostgreSQL are in groups of their own."""
+        for pid in [self.process.pid, *children_of(self.process.pid)]:
+            try:
+                os.kill(pid, number)
+            except ProcessLookupError:
+                pass
 
     def kill(self):
         if self.process is not None:
             self.send(signal.SIGKILL)
             self.process.wait()
+
+
+def children_of(parent):
+    found = []
+    for path in glob.glob("/proc/[0-9]*/stat"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stat:
+                text = stat.read()
+        except OSError:
+            continue
+        if int(text.rpartition(")")[2].split()[1]) == parent:
+            found.append(int(text.split(" ", 1)[0]))
+    return found
 
 
 class MariaDb(Server):

@@ -47,10 +47,9 @@ export function mysqlError(
   if (error instanceof BackupError) return error;
   const sentence = `MySQL at ${at.server} could not ${at.what}: ${messageOf(error)}`;
   const number = error instanceof Error && 'errno' in error ? Number(error.errno) : Number.NaN;
-  const name = error instanceof Error && 'code' in error ? String(error.code) : '';
   const known = codes.get(number);
   if (known !== undefined) return new BackupError(known, sentence, { cause: error });
-  if (isTlsRefusal(name)) return new BackupError('config-invalid', sentence, { cause: error });
+  if (isTlsRefusal(error)) return new BackupError('config-invalid', sentence, { cause: error });
   const isAnswer = number >= 1000;
   if (isAnswer && !refusals.has(number) && !farewells.has(number)) {
     return new BackupError('bug', sentence, { cause: error });
@@ -59,9 +58,13 @@ export function mysqlError(
   return new BackupError('database-unavailable', sentence, { cause: error, details: { outcome } });
 }
 
-/** The certificate, or the server's lack of one, is wrong now and will be then. */
-function isTlsRefusal(code: string): boolean {
-  return /^(?:HANDSHAKE_NO_SSL_SUPPORT|ERR_TLS_|ERR_OSSL_|CERT_|UNABLE_TO_|SELF_SIGNED_|DEPTH_ZERO_)/u.test(
-    code,
-  );
+/**
+ * The certificate, or the server's lack of one, is wrong now and will be then. mysql2 gives HANDSHAKE_SSL_ERROR to whatever
+ * ends the TLS handshake, also a connection that is lost in it.
+ */
+function isTlsRefusal(error: unknown): boolean {
+  if (!(error instanceof Error) || !('code' in error)) return false;
+  if (error.code === 'HANDSHAKE_NO_SSL_SUPPORT') return true;
+  if (error.code !== 'HANDSHAKE_SSL_ERROR') return false;
+  return !('syscall' in error) && !error.message.includes('disconnected');
 }

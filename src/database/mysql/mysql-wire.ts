@@ -5,6 +5,7 @@ import { BackupError } from '../../model/errors.ts';
 import { connectTimeoutMs, farewellTimeoutMs, statementTimeoutMs, withDeadline } from '../server/deadline.ts';
 import { readPem } from '../server/pem-file.ts';
 import { toServerValue, type Answer, type Row, type Wire } from '../server/wire.ts';
+import { asUndone } from '../transaction.ts';
 import { mysqlError } from './mysql-error.ts';
 
 export type MysqlLogin = {
@@ -35,7 +36,7 @@ export async function openMysqlWire(login: MysqlLogin): Promise<Wire> {
     return wire;
   } catch (error) {
     await wire.close();
-    throw mysqlError(at, error);
+    throw asUndone(error);
   }
 }
 

@@ -5,7 +5,7 @@
  */
 import type { CompiledQuery, DatabaseConnection, Driver, QueryResult } from 'kysely';
 import { BackupError, isBackupError } from '../../model/errors.ts';
-import { outcomeOf, type Retry } from '../transaction.ts';
+import { asUndone, type Retry } from '../transaction.ts';
 import type { Pool } from './pool.ts';
 import type { Answer, Wire } from './wire.ts';
 
@@ -96,13 +96,6 @@ export function createServerDriver(pool: Pool, retry: Retry): Driver {
 
 function isRepeatable({ query }: CompiledQuery): boolean {
   return query.kind === 'SelectQueryNode' || query.kind === 'RawNode';
-}
-
-/** The same error, known to have changed nothing. */
-function asUndone(error: unknown): unknown {
-  if (!isBackupError(error) || outcomeOf(error) === 'undone') return error;
-  const { code, message, retryable, details, cause } = error;
-  return new BackupError(code, message, { cause, retryable, details: { ...details, outcome: 'undone' } });
 }
 
 /** kysely alone knows by its types what the rows of a statement are. */
