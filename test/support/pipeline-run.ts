@@ -42,8 +42,8 @@ export type BackupOptions = {
   readonly codec?: Codec;
   readonly objectBytes?: number;
   readonly mode?: 'full' | 'compare' | 'delta';
-  /** The snapshot's name that a delta starts from. */
-  readonly previous?: string;
+  /** The snapshot that a delta starts from; a name alone is its identity too, as in a volume in memory. */
+  readonly previous?: string | { readonly name: string; readonly identity: string };
   readonly mergeGapBytes?: number;
   readonly signal?: AbortSignal;
 };
@@ -109,11 +109,16 @@ export function createPipelineRun(store: ObjectStore, sealer: Sealer, ceilingByt
 function wayOf(
   mode: 'full' | 'compare' | 'delta',
   parent: Layer | undefined,
-  previous: string | undefined,
+  previous: BackupOptions['previous'],
 ): BackupJob['way'] {
   if (mode === 'full') return { mode, reason: 'a test' };
   if (parent === undefined) throw new Error(`a ${mode} backup needs a parent`);
   if (mode === 'compare') return { mode, reason: 'a test', parent };
   if (previous === undefined) throw new Error('a delta needs a previous snapshot');
-  return { mode, reason: 'a test', parent, previous: { name: previous, identity: previous } };
+  return {
+    mode,
+    reason: 'a test',
+    parent,
+    previous: typeof previous === 'string' ? { name: previous, identity: previous } : previous,
+  };
 }
