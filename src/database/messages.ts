@@ -1,6 +1,7 @@
 /** Statements on `messages`: what a user is told about a failure (cinder/message/message_field.py). */
 import { randomUUID } from 'node:crypto';
-import type { Sql } from './database.ts';
+import { inTransaction, type Sql } from './database.ts';
+import { requireNotInserted } from './transaction.ts';
 
 const actions = { create: '013', delete: '014', restore: '015' } as const;
 const driverErrors = { create: '020', delete: '025', restore: '026' } as const;
@@ -37,21 +38,25 @@ export async function insertFailureMessage(
 ): Promise<void> {
   const action = actions[about.verb];
   const detail = about.detail === 'driver' ? driverErrors[about.verb] : otherErrors[about.detail];
-  await sql
-    .insertInto('messages')
-    .values({
-      id: randomUUID(),
-      created_at: now,
-      deleted: false,
-      project_id: about.projectId,
-      request_id: about.requestId,
-      resource_type: 'VOLUME_BACKUP',
-      resource_uuid: about.resourceId,
-      event_id: `VOLUME_VOLUME_BACKUP_${action}_${detail}`,
-      message_level: 'ERROR',
-      action_id: action,
-      detail_id: detail,
-      expires_at: new Date(now.getTime() + timeToLiveMs),
-    })
-    .execute();
+  const id = randomUUID();
+  await inTransaction(sql, async (inner) => {
+    await requireNotInserted(inner, 'messages', id);
+    await inner
+      .insertInto('messages')
+      .values({
+        id,
+        created_at: now,
+        deleted: false,
+        project_id: about.projectId,
+        request_id: about.requestId,
+        resource_type: 'VOLUME_BACKUP',
+        resource_uuid: about.resourceId,
+        event_id: `VOLUME_VOLUME_BACKUP_${action}_${detail}`,
+        message_level: 'ERROR',
+        action_id: action,
+        detail_id: detail,
+        expires_at: new Date(now.getTime() + timeToLiveMs),
+      })
+      .execute();
+  });
 }

@@ -1,5 +1,6 @@
 /** Resets a backup's status by hand: BackupManager.reset_status (cinder/backup/manager.py), with a look at the store first. */
-import { countDependent, getBackup, moveBackup, type BackupChanges } from '../database/backups.ts';
+import type { BackupChanges } from '../database/backup-columns.ts';
+import { countDependent, getBackup, moveBackup } from '../database/backups.ts';
 import { checkLayer } from '../layout/read-layer.ts';
 import type { Backup, BackupStatus } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
