@@ -52,9 +52,9 @@ const startPolicy = '/usr/sbin/policy-rc.d';
 /** `missing` packages are not installed; `installCommand` says how to get them. */
 export type PackageState = { readonly missing: readonly string[]; readonly installCommand: string };
 
-/** What of `neededPackages` is not installed. Where there is no dpkg, all of it. */
-export function packageState(): PackageState {
-  const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Status}\n', ...neededPackages], {
+/** What of `wanted` is not installed. Where there is no dpkg, all of it. */
+export function packageState(wanted: readonly string[] = neededPackages): PackageState {
+  const query = spawnSync('dpkg-query', ['-W', '-f', '${Package} ${db:Status-Status}\n', ...wanted], {
     encoding: 'utf8',
   });
   const installed = new Set(
@@ -64,7 +64,7 @@ export function packageState(): PackageState {
       .filter(([, status]) => status === 'installed')
       .map(([name]) => name),
   );
-  const missing = neededPackages.filter((name) => !installed.has(name));
+  const missing = wanted.filter((name) => !installed.has(name));
   return {
     missing,
     installCommand: `apt-get update && apt-get install -y --no-install-recommends ${missing.join(' ')}`,
@@ -87,7 +87,7 @@ export function installPackages(state: PackageState): PackageState {
   } finally {
     allowStarts();
   }
-  return packageState();
+  return packageState(state.missing);
 }
 
 /** Keeps Debian from starting the servers it installs (policy-rc.d): the tests start their own, on loopback. */
