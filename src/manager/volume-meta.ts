@@ -14,11 +14,12 @@ import { BackupError } from '../model/errors.ts';
 import type { Volume } from '../model/volume.ts';
 import type { ManagerEnvironment } from './environment.ts';
 
+type MetaDeps = Pick<ManagerEnvironment, 'database'> & {
+  readonly options: Pick<ManagerEnvironment['options'], 'metadataVersion'>;
+};
+
 /** The JSON text for a backup of `volumeId`. `not-found` if the volume is gone. */
-export async function readVolumeMeta(
-  { database, options }: ManagerEnvironment,
-  volumeId: string,
-): Promise<string> {
+export async function readVolumeMeta({ database, options }: MetaDeps, volumeId: string): Promise<string> {
   const { sql } = database;
   const volume = await getVolumeColumns(sql, volumeId);
   const metadata = (await listVolumeMetadata(sql, [volumeId])).get(volumeId) ?? {};
@@ -100,7 +101,7 @@ function encryptedTypeOf({ base }: RestorableMetadata, targetType: string | null
   if (targetType === null) return sourceType;
   throw new BackupError(
     'state-invalid',
-    `The source volume type '${sourceType}' is different than the destination volume type '${targetType}'.`,
+    `The source volume type '${sourceType ?? 'None'}' is different than the destination volume type '${targetType}'.`,
   );
 }
 
