@@ -57,6 +57,11 @@ type Row = {
   readonly bootable: boolean;
 };
 
+/** A time without zone, as a database that keeps milliseconds has it. */
+function utc(value: string): Date {
+  return new Date(`${value.slice(0, 23)}Z`);
+}
+
 const plainRow: Row = {
   id: '',
   display_name: null,
@@ -97,7 +102,6 @@ test.each([1, 2])(
     const glance = { image_id: 'i', image_name: 'jammy ✓', min_disk: '0' };
     const { text } = await ask({ op: 'get', version, volume, metadata, glance });
 
-    const utc = (value: string) => new Date(`${value.slice(0, 23)}Z`);
     await database.sql
       .insertInto('volumes')
       .values({
@@ -114,9 +118,9 @@ test.each([1, 2])(
       .set({ updated_at: utc(volume.updated_at) })
       .where('id', '=', volume.id)
       .execute();
-    const ours = await readVolumeMeta({ database, options: { metadataVersion: version } }, volume.id);
+    const written = await readVolumeMeta({ database, options: { metadataVersion: version } }, volume.id);
     // Ours keep milliseconds; MySQL keeps neither in Cinder's columns.
-    expect(ours.replace('09:12:16.123000', '09:12:16.123456')).toBe(text);
+    expect(written.replace('09:12:16.123000', '09:12:16.123456')).toBe(text);
   },
 );
 
