@@ -8,6 +8,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { promisify } from 'node:util';
+import { sql as raw } from 'kysely';
 import { createLogger } from '../../src/log.ts';
 import type { DatabaseConfig } from '../../src/config/database-config.ts';
 import { parseDatabaseUrl } from '../../src/config/database-url.ts';
@@ -117,6 +118,33 @@ outside = place.set(database='postgres' if place.drivername.startswith('postgres
 with sqlalchemy.create_engine(outside, isolation_level='AUTOCOMMIT').connect() as connection:
     connection.execute(sqlalchemy.text('CREATE DATABASE ' + place.database))
 `;
+
+/**
+ * What Cinder's migrations from Zed to 2026.1 do to the tables that are of interest here, and what its models have dropped and a
+ * later migration may drop (cinder/db/migrations/versions, cinder/db/sqlalchemy/models.py).
+ */
+export async function upgradeCinderDatabase({ sql }: Database, kind: ServerKind): Promise<void> {
+  const steps = [
+    'create index backups_deleted_project_id_idx on backups (deleted, project_id)',
+    'create index volumes_deleted_project_id_idx on volumes (deleted, project_id)',
+    'create index snapshots_deleted_project_id_idx on snapshots (deleted, project_id)',
+    ...(kind === 'mariadb'
+      ? [
+          'alter table volumes modify use_quota tinyint(1) not null default 1',
+          'alter table snapshots modify use_quota tinyint(1) not null default 1',
+          'alter table reservations modify resource varchar(300)',
+          'alter table reservations drop foreign key reservations_ibfk_2, drop column allocated_id',
+        ]
+      : [
+          'alter table volumes alter use_quota set default true, alter use_quota set not null',
+          'alter table snapshots alter use_quota set default true, alter use_quota set not null',
+          'alter table reservations alter resource type varchar(300)',
+          'alter table reservations drop column allocated_id cascade',
+        ]),
+    'alter table quotas drop column allocated',
+  ];
+  for (const step of steps) await raw.raw(step).execute(sql);
+}
 
 /** What [database] yields for a URL, with its defaults but for the waits. */
 export function databaseConfig(url: string, changes: Partial<DatabaseConfig> = {}): DatabaseConfig {
