@@ -24,6 +24,8 @@ function createRequests() {
   };
 }
 
+const time = (value: unknown) => (typeof value === 'string' ? new Date(value) : null);
+
 async function recorded(name: string) {
   const { payload_raw: payload, routing_keys: routingKeys } = wireFixture(name);
   const request = parseRequest(await decodeEnvelope({ content: Buffer.from(payload), properties: {} }));
@@ -39,7 +41,6 @@ test('the removal of a temporary volume is asked for as cinder-backup asks', asy
   const columns = Object.fromEntries(
     Object.entries(data).filter(([, value]) => value === null || typeof value !== 'object'),
   );
-  const time = (value: unknown) => (typeof value === 'string' ? new Date(value) : null);
   await database.sql
     .insertInto('volumes')
     .values({

@@ -2,12 +2,14 @@
  * cinder-delta in cinder-backup's place, without Cinder: a real RabbitMQ, rows in SQLite, a directory as the store, an
  * agent over files that stand for the volumes of `refhost@ceph`. What Cinder would send is put on the bus as it was recorded.
  */
-import { mkdir, mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from 'amqplib';
 import { createAgent, type Agent } from '../../src/agent/agent.ts';
 import { createFileBackend } from '../../src/agent/file-backend.ts';
+import type { VolumeBackend } from '../../src/agent/volume-backend.ts';
 import { loadServiceConfig } from '../../src/config/service-config.ts';
 import { findBackupEver } from '../../src/database/backups.ts';
 import type { Database } from '../../src/database/database.ts';
@@ -28,7 +30,11 @@ export type CloudRig = {
   /** A volume file, `generation` of the pattern. */
   writeVolume(volumeId: string, lengthBytes: number, generation: number): Promise<void>;
   readVolume(volumeId: string): Promise<Buffer>;
-  /** Starts the service; once at a time. */
+  /** Overwrites a range with another generation. */
+  changeVolume(volumeId: string, offset: number, length: number, generation: number): Promise<void>;
+  /** A Cinder snapshot of the storage. */
+  snapshot(volumeId: string, name: string): Promise<void>;
+  /** Starts the service, once at a time, and waits until it takes requests. */
   start(): Promise<OpenstackService>;
   stop(): Promise<void>;
   /** Puts a message on the bus. */
@@ -52,6 +58,8 @@ export async function createCloudRig(options: {
   readonly brokerUrl: string;
   readonly general?: string;
   readonly delta?: string;
+  /** Puts something between the agent and the files. */
+  readonly wrap?: (backend: VolumeBackend) => VolumeBackend;
 }): Promise<CloudRig> {
   const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-cloud-'));
   const volumes = join(directory, 'volumes');
@@ -59,8 +67,9 @@ export async function createCloudRig(options: {
   const lines: Readonly<Record<string, unknown>>[] = [];
   const log = collectingLogger(lines);
   const silent = createLogger({ level: 'silent' });
+  const files = await createFileBackend({ name: 'ceph', directory: volumes, log: silent });
   const agent: Agent = await createAgent({
-    backends: [await createFileBackend({ name: 'ceph', directory: volumes, log: silent })],
+    backends: [options.wrap?.(files) ?? files],
     access: {},
     host: '127.0.0.1',
     port: 0,
@@ -97,10 +106,18 @@ ${options.delta ?? ''}
     lines,
     writeVolume: (id, length, generation) =>
       writeFile(join(volumes, volumeName(id)), patternBytes(length, generation)),
+    async changeVolume(id, offset, length, generation) {
+      await using file = await open(join(volumes, volumeName(id)), 'r+');
+      await file.write(patternBytes(length, generation, offset), 0, length, offset);
+    },
+    async snapshot(id, name) {
+      await files.createSnapshot(volumeName(id), name, new AbortController().signal);
+    },
     readVolume: (id) => readFile(join(volumes, volumeName(id))),
     async start() {
       const { config } = await loadServiceConfig([{ kind: 'file', path: configFile }]);
       service = await createOpenstackService({ config, log, signal: new AbortController().signal });
+      await waitForConsumer(options.brokerUrl, `cinder-backup.${cloudHost}`);
       return service;
     },
     async stop() {
@@ -134,6 +151,24 @@ function collectingLogger(lines: Readonly<Record<string, unknown>>[]): Logger {
       },
     },
   });
+}
+
+/** Every try has a channel of its own: a queue that is not there ends it. */
+async function waitForConsumer(url: string, queue: string): Promise<void> {
+  const connection = await connect(amqpUrl(url));
+  const deadline = AbortSignal.timeout(30_000);
+  for (let consumers = 0; consumers === 0;) {
+    deadline.throwIfAborted();
+    await sleep(50);
+    const channel = await connection.createChannel();
+    channel.on('error', () => undefined);
+    consumers = await channel.checkQueue(queue).then(
+      ({ consumerCount }) => consumerCount,
+      () => 0,
+    );
+    await channel.close().catch(() => undefined);
+  }
+  await connection.close();
 }
 
 const amqpUrl = (url: string) => url.replace(/^rabbit:/u, 'amqp:');

@@ -110,7 +110,8 @@ async function wait(delayMs: number, signal: AbortSignal): Promise<void> {
 
 async function begin(host: Host): Promise<void> {
   await host.life.register();
-  await host.life.start(new AbortController().signal);
+  await host.life.examine(new AbortController().signal);
+  host.life.start();
 }
 
 const backup = {
