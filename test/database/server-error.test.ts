@@ -3,8 +3,11 @@ import { mysqlError } from '../../src/database/mysql/mysql-error.ts';
 import { postgresError } from '../../src/database/postgres/postgres-error.ts';
 
 const at = { server: 'db', what: 'run "commit…"', lost: 'unknown' } as const;
-const mysql = (errno: number, code = '') =>
-  mysqlError(at, Object.assign(new Error('said no'), { errno, code }));
+const mysql = (errno: number, code = '', syscall = '') =>
+  mysqlError(
+    at,
+    Object.assign(new Error('said no'), { errno, code, ...(syscall === '' ? {} : { syscall }) }),
+  );
 const postgres = (code: string, severity: string | undefined = 'ERROR') =>
   postgresError(at, Object.assign(new Error('said no'), { code, ...(severity === '' ? {} : { severity }) }));
 
