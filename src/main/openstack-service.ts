@@ -205,10 +205,11 @@ export async function createOpenstackService(settings: {
         }),
       ),
     };
+    await life.examine(signal);
     stack.add('requests', () => bus.drain(AbortSignal.timeout(cleanupTimeoutMs)));
     bus.serve(createDispatch(endpoints, scopeOf));
     stack.add('host life', () => life.stop());
-    await life.start(signal);
+    life.start();
     for (const backup of deleting) {
       verbs.remove({ environment: own.environment, context: serviceContext(backup) }, backup);
     }

@@ -2,14 +2,15 @@
  * The life of this host in the eyes of the other services: its row in `services`, the heartbeat in it, what the
  * schedulers know, and the store on which all of that depends.
  *
- * Order: `register` before anything else of the service starts (peers that start meanwhile read the row), `start` once
- * earlier work has been put right, `stop` before the bus is drained.
+ * Order: `register` before anything else of the service starts (peers that start meanwhile read the row), `examine` before
+ * requests are taken (those that waited in the queue would be refused), `start` when they are, `stop` before the bus is
+ * drained.
  *
  * | what | when |
  * |---|---|
  * | store tested | at the start, every `capabilitiesIntervalMs`; while it does not work after 2 s, 4 s, ... up to `driverCheckIntervalMs` |
  * | heartbeat | every `reportIntervalMs`, while store and bus work |
- * | capabilities | at the start after the first test, every `capabilitiesIntervalMs`, when the store comes or goes, when a scheduler asks, at the stop |
+ * | capabilities | at the start, every `capabilitiesIntervalMs`, when the store comes or goes, when a scheduler asks, at the stop |
  */
 import { repeat, type Wait } from '../async/periodic.ts';
 import type { MessageBus } from '../bus/message-bus.ts';
@@ -26,8 +27,10 @@ export type HostLife = {
   readonly isWorking: boolean;
   /** Finds or makes the row. Errors of the database. */
   register(): Promise<void>;
-  /** Tests the store once, then lives on in the background. Returns after that test, whatever it found. */
-  start(signal: AbortSignal): Promise<void>;
+  /** Tests the store once; returns whatever it found. Throws only when the signal aborts. */
+  examine(signal: AbortSignal): Promise<void>;
+  /** Lives on in the background. Called once, after `examine`. */
+  start(): void;
   /** What publish_service_capabilities asks for; returns at once. */
   publish(): void;
   /** Ends heartbeat and tests, and tells the schedulers to place nothing here any more. */
@@ -52,11 +55,14 @@ export type HostLifeDeps = {
 };
 
 const farewellMs = 2000;
+const connectionPollMs = 100;
 
 export function createHostLife(deps: HostLifeDeps): HostLife {
   const { bus, host, log, reportIntervalMs, capabilitiesIntervalMs, wait } = deps;
   const ending = new AbortController();
   let background: Promise<unknown> = Promise.resolve();
+  let nextTestMs = 0;
+  let isStarted = false;
 
   const watch = createStoreWatch({
     check: deps.checkStore,
@@ -81,7 +87,14 @@ export function createHostLife(deps: HostLifeDeps): HostLife {
 
   /** Not waited for: it takes as long as the broker is away. */
   function publish(): void {
-    if (!ending.signal.aborted) void capabilities.publish(ending.signal).catch(tellUnlessEnding);
+    if (isStarted && !ending.signal.aborted) void publishOnce().catch(tellUnlessEnding);
+  }
+
+  /** Only with the queue of this host there: a backup that is sent before is lost in the broker. */
+  async function publishOnce(): Promise<void> {
+    const { signal } = ending;
+    while (!bus.isConnected) await wait(connectionPollMs, signal);
+    await capabilities.publish(signal);
   }
 
   function tellUnlessEnding(error: unknown): void {
@@ -113,10 +126,12 @@ export function createHostLife(deps: HostLifeDeps): HostLife {
       return watch.isWorking;
     },
     register: () => heartbeat.register(),
-    async start(signal) {
-      const nextTestMs = await watch.check(AbortSignal.any([signal, ending.signal]));
-      // A store that works has been published by its change.
-      if (!watch.isWorking) publish();
+    async examine(signal) {
+      nextTestMs = await watch.check(AbortSignal.any([signal, ending.signal]));
+    },
+    start() {
+      isStarted = true;
+      publish();
       live(nextTestMs);
     },
     publish,

@@ -71,7 +71,8 @@ function createLife(of: Database): HostLife {
 
 async function begin(): Promise<void> {
   await life.register();
-  await life.start(signal);
+  await life.examine(signal);
+  life.start();
   await time.pass(0);
 }
 
@@ -162,6 +163,20 @@ test('a scheduler that asks is answered', async () => {
   life.publish();
   await time.pass(0);
   expect(states()).toEqual([true, true]);
+});
+
+test('nothing is told before the start, nor before this host has its queue', async () => {
+  await life.register();
+  await life.examine(signal);
+  await time.pass(1000);
+  expect([sent, life.isWorking]).toEqual([[], true]);
+  isConnected = false;
+  life.start();
+  await time.pass(1000);
+  expect(sent).toEqual([]);
+  isConnected = true;
+  await time.pass(100);
+  expect(states()).toEqual([true]);
 });
 
 test('the heartbeat counts every interval', async () => {
