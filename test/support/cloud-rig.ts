@@ -26,7 +26,7 @@ export type CloudRig = {
   readonly database: Database;
   readonly configFile: string;
   /** The lines that were logged, as objects. */
-  readonly lines: readonly Readonly<Record<string, unknown>>[];
+  readonly lines: Readonly<Record<string, unknown>>[];
   /** A volume file, `generation` of the pattern. */
   writeVolume(volumeId: string, lengthBytes: number, generation: number): Promise<void>;
   readVolume(volumeId: string): Promise<Buffer>;
@@ -36,6 +36,8 @@ export type CloudRig = {
   snapshot(volumeId: string, name: string): Promise<void>;
   /** Starts the service, once at a time, and waits until it takes requests. */
   start(): Promise<OpenstackService>;
+  /** Waits until the service takes requests from the broker. */
+  waitUntilServed(): Promise<void>;
   stop(): Promise<void>;
   /** Puts a message on the bus. */
   publish(message: BusMessage): Promise<void>;
@@ -99,10 +101,13 @@ ${options.delta ?? ''}
   const database = openSqliteDatabase(join(directory, 'cinder.sqlite'));
   let service: OpenstackService | undefined;
 
+  const served = () => waitForConsumer(options.brokerUrl, `cinder-backup.${cloudHost}`);
+
   return {
     directory,
     database,
     configFile,
+    waitUntilServed: served,
     lines,
     writeVolume: (id, length, generation) =>
       writeFile(join(volumes, volumeName(id)), patternBytes(length, generation)),
@@ -117,7 +122,7 @@ ${options.delta ?? ''}
     async start() {
       const { config } = await loadServiceConfig([{ kind: 'file', path: configFile }]);
       service = await createOpenstackService({ config, log, signal: new AbortController().signal });
-      await waitForConsumer(options.brokerUrl, `cinder-backup.${cloudHost}`);
+      await served();
       return service;
     },
     async stop() {
