@@ -4,14 +4,14 @@ import type { DatabaseConfig } from '../config/database-config.ts';
 import type { DatabaseUrl } from '../config/database-url.ts';
 import type { Logger } from '../log.ts';
 import type { Clock } from '../model/clock.ts';
-import { BackupError } from '../model/errors.ts';
+import { BackupError, throwIfAborted } from '../model/errors.ts';
 import { requireCinderTables } from './columns.ts';
 import type { Database } from './database.ts';
 import { createMysqlDialect } from './mysql/mysql-dialect.ts';
 import { openMysqlWire } from './mysql/mysql-wire.ts';
 import { createPostgresDialect } from './postgres/postgres-dialect.ts';
 import { openPostgresWire } from './postgres/postgres-wire.ts';
-import { withDeadline } from './server/deadline.ts';
+import { defaultStatementTimeoutMs, withDeadline } from './server/deadline.ts';
 import { createOutageRetry } from './server/outage-retry.ts';
 import { createPool, type Pool } from './server/pool.ts';
 import { createServerDriver } from './server/server-driver.ts';
@@ -27,7 +27,7 @@ const pingTimeoutMs = 5_000;
 
 /**
  * Opens the database. Waits for its server max_retries times retry_interval, and later as long for one that goes away.
- * `database-unavailable` if it does not answer in that time or the signal aborts, `config-invalid` if it refuses us,
+ * `database-unavailable` if it does not answer in that time, or until the signal aborts; `config-invalid` if it refuses us,
  * `version-unsupported` if it is not Cinder's from Zed on.
  */
 export async function openDatabase(
@@ -62,7 +62,7 @@ export async function openDatabase(
   const stop = () => closing.abort();
   deps.signal.addEventListener('abort', stop, { once: true });
   try {
-    deps.signal.throwIfAborted();
+    throwIfAborted(deps.signal);
     await requireCinderTables(kysely, { server, database: url.database, dialect: url.dialect });
   } catch (error) {
     await close();
@@ -74,8 +74,9 @@ export async function openDatabase(
 }
 
 function openerOf(url: ServerUrl, server: string, sqlMode: string): OpenWire {
-  if (url.dialect === 'mysql') return () => openMysqlWire({ ...url, server, sqlMode });
-  return () => openPostgresWire({ ...url, server });
+  const statementTimeoutMs = defaultStatementTimeoutMs;
+  if (url.dialect === 'mysql') return () => openMysqlWire({ ...url, server, sqlMode, statementTimeoutMs });
+  return () => openPostgresWire({ ...url, server, statementTimeoutMs });
 }
 
 function dialectOf({ dialect }: ServerUrl, driver: Driver): Dialect {

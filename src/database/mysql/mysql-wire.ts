@@ -2,7 +2,7 @@
 import { createConnection, type Connection, type ConnectionOptions, type SslOptions } from 'mysql2/promise';
 import type { DatabaseTls } from '../../config/database-url.ts';
 import { BackupError } from '../../model/errors.ts';
-import { connectTimeoutMs, farewellTimeoutMs, statementTimeoutMs, withDeadline } from '../server/deadline.ts';
+import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs, withDeadline } from '../server/deadline.ts';
 import { readPem } from '../server/pem-file.ts';
 import { toServerValue, type Answer, type Row, type Wire } from '../server/wire.ts';
 import { asUndone } from '../transaction.ts';
@@ -17,6 +17,7 @@ export type MysqlLogin = {
   readonly password: string;
   readonly database: string;
   readonly tls: DatabaseTls | undefined;
+  readonly statementTimeoutMs: number;
   /** `mysql_sql_mode`; empty: that of the server. */
   readonly sqlMode: string;
 };
@@ -30,9 +31,9 @@ export async function openMysqlWire(login: MysqlLogin): Promise<Wire> {
   } catch (error) {
     throw mysqlError(at, error);
   }
-  const wire = wireOf(connection, login.server);
+  const wire = wireOf(connection, login);
   try {
-    await setSqlMode(wire, login.sqlMode);
+    await prepareSession(wire, login.sqlMode);
     return wire;
   } catch (error) {
     await wire.close();
@@ -52,6 +53,8 @@ async function connectionOptions(login: MysqlLogin): Promise<ConnectionOptions> 
     database,
     charset: 'utf8mb4',
     connectTimeout: connectTimeoutMs,
+    enableKeepAlive: true,
+    keepAliveInitialDelay: keepAliveDelayMs,
     dateStrings: true,
     supportBigNumbers: true,
   };
@@ -73,7 +76,8 @@ async function sslOptions(tls: DatabaseTls): Promise<SslOptions> {
 }
 
 /** mysql2 writes values into the text of a statement with backslashes, which NO_BACKSLASH_ESCAPES would take for themselves. */
-async function setSqlMode(wire: Wire, sqlMode: string): Promise<void> {
+async function prepareSession(wire: Wire, sqlMode: string): Promise<void> {
+  await wire.run('set session autocommit = 1', []);
   if (sqlMode !== '') await wire.run('set session sql_mode = ?', [sqlMode]);
   const { rows } = await wire.run('select @@session.sql_mode as mode', []);
   const mode = rows[0]?.['mode'];
@@ -83,7 +87,7 @@ async function setSqlMode(wire: Wire, sqlMode: string): Promise<void> {
   await wire.run(`set session sql_mode = '${rest}'`, []);
 }
 
-function wireOf(connection: Connection, server: string): Wire {
+function wireOf(connection: Connection, { server, statementTimeoutMs }: MysqlLogin): Wire {
   let isUsable = true;
   const lose = () => {
     isUsable = false;

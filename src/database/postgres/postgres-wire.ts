@@ -2,7 +2,7 @@
 import type { ConnectionOptions } from 'node:tls';
 import { Client, TypeOverrides, types } from 'pg';
 import type { DatabaseTls } from '../../config/database-url.ts';
-import { connectTimeoutMs, farewellTimeoutMs, statementTimeoutMs, withDeadline } from '../server/deadline.ts';
+import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs, withDeadline } from '../server/deadline.ts';
 import { readPem } from '../server/pem-file.ts';
 import { toServerValue, type Row, type Wire } from '../server/wire.ts';
 import { postgresError } from './postgres-error.ts';
@@ -16,6 +16,7 @@ export type PostgresLogin = {
   readonly password: string;
   readonly database: string;
   readonly tls: DatabaseTls | undefined;
+  readonly statementTimeoutMs: number;
 };
 
 /** Logs in. Errors as OpenWire. */
@@ -31,10 +32,11 @@ export async function openPostgresWire(login: PostgresLogin): Promise<Wire> {
     ssl: tls === undefined || socketPath !== undefined ? false : await tlsOptions(tls),
     connectionTimeoutMillis: connectTimeoutMs,
     keepAlive: true,
+    keepAliveInitialDelayMillis: keepAliveDelayMs,
     application_name: 'cinder-delta',
     types: serverTypes(),
   });
-  const wire = wireOf(client, login.server);
+  const wire = wireOf(client, login);
   try {
     await client.connect();
     return wire;
@@ -67,7 +69,7 @@ async function tlsOptions(tls: DatabaseTls): Promise<ConnectionOptions> {
   };
 }
 
-function wireOf(client: Client, server: string): Wire {
+function wireOf(client: Client, { server, statementTimeoutMs }: PostgresLogin): Wire {
   let isUsable = true;
   const lose = () => {
     isUsable = false;

@@ -33,7 +33,7 @@ export function createOutageRetry(options: {
       return await attempt();
     } catch (error) {
       if (!isRetryable(error) || closing.aborted) throw error;
-      log.warn({ err: error }, 'the database did not answer: the statement is tried again');
+      log.warn({ err: error }, 'the database cannot do this now: it is tried again');
     }
     const signal = outageMs < 0 ? closing : AbortSignal.any([closing, AbortSignal.timeout(outageMs)]);
     try {

@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { sql as raw } from 'kysely';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import type { DatabaseConfig } from '../../../src/config/database-config.ts';
+import { parseDatabaseUrl } from '../../../src/config/database-url.ts';
 import {
   countDependent,
   getBackup,
@@ -11,6 +12,8 @@ import {
   softDeleteBackup,
 } from '../../../src/database/backups.ts';
 import type { Database } from '../../../src/database/database.ts';
+import { openMysqlWire } from '../../../src/database/mysql/mysql-wire.ts';
+import { openPostgresWire } from '../../../src/database/postgres/postgres-wire.ts';
 import { giveBackQuota } from '../../../src/database/quotas.ts';
 import { setVolumeMetadata } from '../../../src/database/volume-metadata.ts';
 import { insertVolume, moveVolume } from '../../../src/database/volumes.ts';
@@ -203,6 +206,22 @@ for (const kind of ['mariadb', 'postgresql'] as const) {
         await server.resume();
       }
       expect((await reading).id).toBe(parentId);
+    });
+
+    test('a connection that falls silent in a statement is given up, and in doubt', async () => {
+      const address = parseDatabaseUrl(server.url('cinder', { port: proxy.port }));
+      if (address.dialect === 'sqlite') throw new Error('the server is no SQLite');
+      const login = { ...address, server: 'here', statementTimeoutMs: 300 };
+      const wire = await (kind === 'mariadb'
+        ? openMysqlWire({ ...login, sqlMode: '' })
+        : openPostgresWire(login));
+      proxy.plan({ at: 'delete', when: 'silence', times: 1 });
+      await expect(wire.run('delete from workers', [])).rejects.toMatchObject({
+        code: 'database-unavailable',
+        details: { outcome: 'unknown' },
+      });
+      expect(wire.isUsable).toBe(false);
+      await wire.close();
     });
 
     test('closing ends the statements that wait for a server', async () => {
