@@ -2,7 +2,7 @@
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
-import { readContext, type BusContext } from '../../../src/bus/bus-context.ts';
+import type { BusContext } from '../../../src/bus/bus-context.ts';
 import { parseConfigFile } from '../../../src/config/config-files.ts';
 import { serviceConfigOf } from '../../../src/config/service-config.ts';
 import { openKeys, type Keys } from '../../../src/main/open-keys.ts';
@@ -10,6 +10,7 @@ import { startBarbican, type BarbicanServer } from '../../support/barbican-serve
 import { freePorts } from '../../support/free-ports.ts';
 import { startKeystone, type KeystoneServer } from '../../support/keystone-server.ts';
 import { startPythonPeer, type PythonPeer } from '../../support/python-peer.ts';
+import { userContext } from '../../support/user-context.ts';
 
 const { signal } = new AbortController();
 const bytes = Buffer.from(Array.from({ length: 32 }, (_, index) => (index * 37 + 200) % 256)).toString('hex');
@@ -61,52 +62,11 @@ ${more}
   return openKeys(config.keyManager, config.authToken?.credentials);
 }
 
-const tokenSchema = z.object({
-  token: z.object({
-    project: z.object({ id: z.string() }),
-    user: z.object({ id: z.string() }),
-    catalog: z.array(
-      z.object({
-        type: z.string(),
-        name: z.string(),
-        endpoints: z.array(z.object({ interface: z.string(), url: z.string(), region: z.string() })),
-      }),
-    ),
-  }),
-});
-
-/** What Cinder's API puts into the context of a user's request. */
-async function contextOf(user: string, project: string): Promise<BusContext> {
-  const known = contexts.get(user);
-  if (known !== undefined) return known;
-  const scope = { project: { name: project, domain: { id: 'default' } } };
-  const password = { user: { name: user, domain: { id: 'default' }, password: user } };
-  const answer = await fetch(`${keystone.url}/v3/auth/tokens`, {
-    method: 'POST',
-    headers: { 'content-type': 'application/json' },
-    body: JSON.stringify({ auth: { identity: { methods: ['password'], password }, scope } }),
-  });
-  const { token } = tokenSchema.parse(await answer.json());
-  const catalog = token.catalog.map(({ type, name, endpoints }) => ({
-    type,
-    name,
-    endpoints: [
-      {
-        region: 'RegionOne',
-        ...Object.fromEntries(endpoints.map((endpoint) => [`${endpoint.interface}URL`, endpoint.url])),
-      },
-    ],
-  }));
-  const context = readContext({
-    user_id: token.user.id,
-    project_id: token.project.id,
-    auth_token: answer.headers.get('x-subject-token') ?? '',
-    service_catalog: catalog,
-    is_admin: false,
-  });
-  contexts.set(user, context);
-  return context;
-}
+const contextOf = async (user: string, project: string): Promise<BusContext> => {
+  const known = contexts.get(user) ?? (await userContext(keystone.url, user, project));
+  contexts.set(user, known);
+  return known;
+};
 
 const answerSchema = z.object({
   error: z.string().optional(),
