@@ -2,10 +2,13 @@
  * cinder-delta in cinder-backup's place, without Cinder: a real RabbitMQ, rows in SQLite, a directory as the store, an
  * agent over files that stand for the volumes of `refhost@ceph`. What Cinder would send is put on the bus as it was recorded.
  */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, mkdtemp, open, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { connect } from 'amqplib';
 import { createAgent, type Agent } from '../../src/agent/agent.ts';
 import { createFileBackend } from '../../src/agent/file-backend.ts';
@@ -39,6 +42,8 @@ export type CloudRig = {
   /** Waits until the service takes requests from the broker. */
   waitUntilServed(): Promise<void>;
   stop(): Promise<void>;
+  /** Starts the service as a process of its own instead, as an operator does. */
+  spawn(): Promise<CloudProcess>;
   /** Puts a message on the bus. */
   publish(message: BusMessage): Promise<void>;
   /** Takes what is in a queue; it is made if it is absent. */
@@ -47,11 +52,23 @@ export type CloudRig = {
   close(): Promise<void>;
 };
 
+export type CloudProcess = {
+  /** kill -9, and waits until it is gone. */
+  kill(): Promise<void>;
+  signal(name: NodeJS.Signals): void;
+  /** Waits for its end; the exit code. */
+  ended(): Promise<number | null>;
+  /** What it wrote. */
+  log(): string;
+};
+
 export type BusMessage = {
   readonly exchange: string;
   readonly routingKey: string;
   readonly payload: string;
 };
+
+const cli = fileURLToPath(new URL('../../src/main/cli.ts', import.meta.url));
 
 export const cloudHost = 'refhost';
 
@@ -99,6 +116,7 @@ ${options.delta ?? ''}
 `,
   );
   const database = openSqliteDatabase(join(directory, 'cinder.sqlite'));
+  const processes = new Set<() => Promise<void>>();
   let service: OpenstackService | undefined;
 
   const served = () => waitForConsumer(options.brokerUrl, `cinder-backup.${cloudHost}`);
@@ -129,6 +147,34 @@ ${options.delta ?? ''}
       await service?.close();
       service = undefined;
     },
+    async spawn() {
+      const child = spawn(process.execPath, [cli, 'service', '--config-file', configFile], {
+        stdio: ['ignore', 'pipe', 'pipe'],
+      });
+      const ended = once(child, 'close');
+      let written = '';
+      for (const stream of [child.stdout, child.stderr]) {
+        stream.setEncoding('utf8').on('data', (text: string) => {
+          written += text;
+        });
+      }
+      await Promise.race([served(), ended]);
+      if (child.exitCode !== null) throw new Error(`the service ended with ${child.exitCode}: ${written}`);
+      const kill = async () => {
+        child.kill('SIGKILL');
+        await ended;
+      };
+      processes.add(kill);
+      return {
+        kill,
+        signal: (name) => void child.kill(name),
+        async ended() {
+          await ended;
+          return child.exitCode;
+        },
+        log: () => written,
+      };
+    },
     publish: (message) => publish(options.brokerUrl, message),
     take: (queue) => take(options.brokerUrl, queue),
     async row(backupId) {
@@ -137,6 +183,7 @@ ${options.delta ?? ''}
       return found;
     },
     async close() {
+      for (const kill of processes) await kill();
       await service?.close();
       await agent.close();
       await database.close();
