@@ -6,6 +6,7 @@ import { cinderConf } from '../../stage/cinder.ts';
 import { deltaService, secondHost, secondService, startSecondService } from '../../stage/delta.ts';
 import { openOpenStack, type OpenStack } from '../../stage/open-stack.ts';
 import { stageHost } from '../../stage/settings.ts';
+import { useBackupProgram } from '../../stage/stage.ts';
 
 const MiB = 1024 * 1024;
 const stopGraceMs = 60_000;
@@ -14,6 +15,7 @@ let cloud: OpenStack;
 
 beforeAll(async () => {
   cloud = await openOpenStack(inject('stageDirectory'));
+  await useBackupProgram(cloud.stage, 'delta');
 });
 afterAll(async () => {
   await cloud[Symbol.asyncDispose]();
@@ -52,10 +54,10 @@ describe('the service list', () => {
     await cloud.restore(backup, volume.id);
   });
 
-  it('takes a request that waited in the queue while the service was away', async () => {
+  it('takes a request that waited in the queue since it was killed', async () => {
     const { daemons } = cloud.stage;
     const volume = await cloud.makeVolume();
-    await daemons.stop(deltaService, stopGraceMs);
+    await daemons.kill(deltaService);
     const backup = await cloud.requestBackup(volume.id);
     await cloud.until('a host chosen', async () =>
       (await cloud.backupRow(backup))['host'] === null ? undefined : true,
@@ -64,6 +66,19 @@ describe('the service list', () => {
     await cloud.waitFor('backups', backup, 'available');
     const target = await cloud.restore(backup);
     await cloud.expectContent(target, volume.content());
+  });
+
+  it('has told the scheduler when it stopped: a request ends at once, and the volume is free', async () => {
+    const { daemons } = cloud.stage;
+    const volume = await cloud.makeVolume();
+    await daemons.stop(deltaService, stopGraceMs);
+    const backup = await cloud.requestBackup(volume.id);
+    const row = await cloud.waitFor('backups', backup, 'error', { never: [] });
+    expect(row['fail_reason']).toContain('Service not found for creating backup');
+    await cloud.waitFor('volumes', volume.id, 'available', { never: [] });
+    await daemons.startAgain(deltaService);
+    await untilState(stageHost, 'up');
+    await cloud.deleteBackup(backup);
   });
 });
 
@@ -74,6 +89,7 @@ describe('two hosts', () => {
   });
   afterAll(async () => {
     const { settings, daemons } = cloud.stage;
+    await daemons.startAgain(deltaService);
     await daemons.stop(secondService, stopGraceMs);
     const args = ['--config-file', cinderConf(settings), 'service', 'remove', 'cinder-backup', secondHost];
     await promisify(execFile)('/usr/bin/cinder-manage', args, {
