@@ -9,8 +9,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
-import { createAgent } from '../agent/agent.ts';
-import { createFileBackend } from '../agent/file-backend.ts';
 import { listBackups } from '../database/backups.ts';
 import { openSqliteDatabase } from '../database/sqlite/sqlite-database.ts';
 import { lockStateDirectory } from '../database/sqlite/sqlite-lock.ts';
@@ -30,6 +28,7 @@ import { createSealer } from '../pipeline/sealer.ts';
 import { createRestApp } from '../rest/app.ts';
 import { createMetrics } from '../rest/metrics.ts';
 import { createAgentClient } from '../volume/agent-client.ts';
+import { startAgentThread } from './agent-thread.ts';
 import { createReleaseStack } from './lifecycle.ts';
 import { listenForRest } from './listen-for-rest.ts';
 import { openPosixStore, type OpenedStore } from './open-posix-store.ts';
@@ -121,16 +120,10 @@ export async function createStandalone(settings: {
     stack.add('sealer', () => sealer.close());
 
     const access = { token: randomBytes(32).toString('hex') };
-    const backend = await createFileBackend({ name: backendName, directory: volumesDir, log });
-    const agentLog = log.child({ part: 'agent' }, { level: 'warn' });
-    const agent = await createAgent({
-      backends: [backend],
-      access,
-      host: '127.0.0.1',
-      port: 0,
-      ...agentRoom(options.maxOperations),
-      log: agentLog,
-    });
+    const agent = await startAgentThread(
+      { directory: volumesDir, backendName, ...access, ...agentRoom(options.maxOperations) },
+      log.child({ part: 'agent' }, { level: 'warn' }),
+    );
     stack.add('agent', () => agent.close());
     const client = createAgentClient({ url: agent.url, access, log });
     stack.add('agent client', () => client.close());
