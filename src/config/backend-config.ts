@@ -26,15 +26,18 @@ export type BackendConfig = {
     | { readonly kind: 'other' };
 };
 
-/** Reads the sections; a missing one is noted in the settings. */
+/** Reads the sections; a missing one is an error where they are `needed`, else a warning. */
 export function readBackends(
   settings: Settings,
   names: readonly string[],
   host: string,
+  { needed }: { readonly needed: boolean },
 ): readonly BackendConfig[] {
   return names.map((name) => {
     if (!settings.raw.hasSection(name)) {
-      settings.reject('DEFAULT', 'enabled_backends', `there is no section [${name}]`);
+      const reason = `there is no section [${name}]`;
+      if (needed) settings.reject('DEFAULT', 'enabled_backends', reason);
+      else settings.warnings.push(`[DEFAULT] enabled_backends: ${reason}`);
     }
     const options = settings.read(name, backendOptions, 'backend_defaults');
     return {

@@ -77,11 +77,18 @@ export type KeyManagerConfig =
   /** Keys that cinder-delta cannot clone: encrypted volumes are refused with this reason. */
   | { readonly kind: 'unsupported'; readonly backend: string };
 
-/** The check of REST callers' tokens, or undefined if [keystone_authtoken] gives no credentials. */
+/**
+ * The credentials of the service itself, or undefined if [keystone_authtoken] gives none. An incomplete section is only warned of:
+ * cinder-backup starts with it, since it is the API that needs it.
+ */
 export function readAuthTokenConfig(settings: Settings): AuthTokenConfig | undefined {
   const options = settings.read('keystone_authtoken', authTokenOptions);
-  const credentials = credentialsOf(settings, 'keystone_authtoken', options);
-  if (credentials === undefined) return undefined;
+  let isComplete = true;
+  const credentials = credentialsOf(settings, 'keystone_authtoken', options, (section, option, reason) => {
+    isComplete = false;
+    settings.warnings.push(`[${section}] ${option}: ${reason}; as it is, [keystone_authtoken] is not used`);
+  });
+  if (credentials === undefined || !isComplete) return undefined;
   return {
     credentials,
     publicUri: options.www_authenticate_uri,
@@ -136,19 +143,22 @@ function readBarbicanServiceUser(settings: Settings): KeystoneCredentials | unde
 
 type AuthValues = ValuesOf<typeof keystoneAuthOptions>;
 
+type Complain = (section: string, option: string, reason: string) => void;
+
 function credentialsOf(
   settings: Settings,
   section: string,
   own: AuthValues,
+  complain: Complain = (...about) => settings.reject(...about),
 ): KeystoneCredentials | undefined {
   const shared = own.auth_section;
   if (shared !== undefined && shared !== section) {
     const other = settings.read(shared, keystoneAuthOptions);
-    return credentialsOf(settings, shared, { ...other, auth_section: undefined });
+    return credentialsOf(settings, shared, { ...other, auth_section: undefined }, complain);
   }
   if (own.auth_url === undefined && own.auth_type === undefined && own.username === undefined)
     return undefined;
-  const reject = (option: keyof AuthValues, reason: string) => settings.reject(section, option, reason);
+  const reject = (option: keyof AuthValues, reason: string) => complain(section, option, reason);
   if (own.auth_url === undefined) reject('auth_url', 'it must be set: http(s)://keystone:5000/v3');
   const base = {
     authUrl: own.auth_url ?? '',

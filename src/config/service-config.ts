@@ -105,7 +105,7 @@ export async function loadAgentConfig(
   const core = readCoreConfig(settings);
   const config = {
     core,
-    backends: readBackends(settings, core.enabledBackends, core.host),
+    backends: readBackends(settings, core.enabledBackends, core.host, { needed: true }),
     delta: readDeltaConfig(settings),
   };
   return finish(settings, problems, config);
@@ -143,7 +143,8 @@ export function serviceConfigOf({ files, problems }: ConfigFiles): Loaded<Servic
     authToken: readAuthTokenConfig(settings),
     serviceUser: readServiceUser(settings),
     keyManager: readKeyManager(settings),
-    backends: readBackends(settings, core.enabledBackends, core.host),
+    // The volume service of this file may be none, as on a host that has cinder-backup only.
+    backends: readBackends(settings, core.enabledBackends, core.host, { needed: false }),
     delta: readDeltaConfig(settings),
   };
   warnOfUnusedOptions(settings);

@@ -138,6 +138,22 @@ test('what the service would refuse at its start is an error here too', async ()
   await expect(check('--config-file', path)).rejects.toMatchObject({ code: 'config-invalid' });
 });
 
+test('credentials that the service can do without are warned of, not refused', async () => {
+  const path = await write('cinder.conf', cinderConf.replace('password = hunter2\n', ''));
+  const { code, err } = await check('--config-file', path);
+  expect(code).toBe(0);
+  expect(err).toContain('warning: [keystone_authtoken] password: it must be set; as it is');
+});
+
+test('a back end without a section matters to an agent only', async () => {
+  const path = await write(
+    'cinder.conf',
+    cinderConf.replace('enabled_backends = ceph', 'enabled_backends = ceph, lvm'),
+  );
+  expect((await check('--config-file', path)).err).toContain('there is no section [lvm]');
+  await expect(check('--agent', '--config-file', path)).rejects.toMatchObject({ code: 'config-invalid' });
+});
+
 test('for an agent the back ends are what matters', async () => {
   const path = await write('cinder.conf', cinderConf);
   const { out } = await check('--agent', '--config-file', path);
