@@ -4,6 +4,7 @@ import type { Database } from '../../src/database/database.ts';
 import { backupStatements } from './database-backups.ts';
 import { cinderRows } from './database-cinder-rows.ts';
 import { quotaStatements } from './database-quotas.ts';
+import { serviceStatements } from './database-services.ts';
 import { volumeStatements } from './database-volumes.ts';
 
 /** A database with Cinder's tables and no row; whoever gives it closes it. Called before each test. */
@@ -14,6 +15,7 @@ export function databaseContract(name: string, open: OpenEmpty): void {
     describe('backups', () => backupStatements(open));
     describe('volumes', () => volumeStatements(open));
     describe('quotas', () => quotaStatements(open));
+    describe('services', () => serviceStatements(open));
     describe('rows of Cinder', () => cinderRows(open));
   });
 }
