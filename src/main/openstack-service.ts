@@ -4,27 +4,28 @@
  *
  * | start | stop, the other way round |
  * |---|---|
- * | database; the row in `services` | closed last |
- * | store, sealing threads, agents | |
+ * | database | closed last |
+ * | store, keys, sealing threads, agents | |
  * | bus connects | its connections end after the last notification |
- * | what an earlier process left is put right | operations end, or are cancelled after graceful_shutdown_timeout |
+ * | REST | shows operations until they have ended |
+ * | the row in `services`; what an earlier process left is put right | operations end, or are cancelled after graceful_shutdown_timeout |
  * | requests are taken | no more are taken |
  * | heartbeat and capabilities | the schedulers are told |
- * | REST | closed first |
+ * | what can be put right later | cut off first |
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { adminContext } from '../bus/bus-context.ts';
 import { openMessageBus } from '../bus/message-bus.ts';
 import type { ServiceConfig } from '../config/service-config.ts';
-import { isServiceInUse } from '../database/backups.ts';
+import { hostsOfBackedUpVolumes, isServiceInUse } from '../database/backups.ts';
 import { openDatabase } from '../database/open-database.ts';
 import { defaultQuotaRules } from '../database/quotas.ts';
 import type { Logger } from '../log.ts';
 import type { ManagerEnvironment } from '../manager/environment.ts';
 import { createHostEndpoints, type RpcHandler } from '../manager/host-endpoints.ts';
 import { createHostLife } from '../manager/host-life.ts';
-import { endForgotten, reconcile, serviceContext } from '../manager/init-host.ts';
+import { dropOrphans, endForgotten, reconcile, serviceContext } from '../manager/init-host.ts';
 import { createVerify } from '../manager/manager.ts';
 import { createNamedLoggers } from '../manager/named-loggers.ts';
 import { createOperations, type Operations } from '../manager/operations.ts';
@@ -56,6 +57,8 @@ const rowTimeoutMs = 900_000;
 const watchIntervalMs = 2000;
 /** Requests that waited in the queue have been taken by then. */
 const requestGraceMs = 60_000;
+/** Deletions of an earlier process go on when the store works: looked at so often. */
+const storeComesBackMs = 5000;
 const rememberedOperations = 1000;
 /** Timers end at once with more than this. */
 const longestTimerMs = 2 ** 31 - 1;
@@ -180,14 +183,19 @@ export async function createOpenstackService(settings: {
     });
     const verbs = createStartVerbs(operations);
 
-    await life.register();
     const own = scopeOf(adminContext(`req-${randomUUID()}`, systemClock.now()));
+    const manager = { verify: createVerify(own.environment, operations, verbs) };
+    const app = createOperatorApp({ database, operations, metrics, manager }, { access: {}, log });
+    stack.add('REST', () => app.close());
+    const url = await listenForRest(app, {
+      ...delta.rest,
+      remedy: 'choose another [delta] rest_port or rest_listen',
+    });
+
+    await life.register();
     const earlier = await reconcile(own.environment, { hasQueue: true }, signal);
-    const { reset, deleting, waiting, droppedSnapshots } = earlier;
-    log.info(
-      { reset, deleting: deleting.length, waiting: waiting.length, droppedSnapshots },
-      'earlier work put right',
-    );
+    const { reset, deleting, waiting } = earlier;
+    log.info({ reset, deleting: deleting.length, waiting: waiting.length }, 'earlier work put right');
 
     const endpoints: RpcEndpoints = {
       ...createRequestEndpoints({ operations, verbs }),
@@ -206,27 +214,39 @@ export async function createOpenstackService(settings: {
       ),
     };
     await life.examine(signal);
+    const resume = () => {
+      for (const backup of deleting) {
+        if (operations.find('delete', backup.id) !== undefined) continue;
+        verbs.remove({ environment: own.environment, context: serviceContext(backup) }, backup);
+      }
+    };
+    // Before the requests that ask for the same are taken from the queue.
+    const isResumed = life.isWorking;
+    if (isResumed) resume();
     stack.add('requests', () => bus.drain(AbortSignal.timeout(cleanupTimeoutMs)));
     bus.serve(createDispatch(endpoints, scopeOf));
     stack.add('host life', () => life.stop());
     life.start();
-    for (const backup of deleting) {
-      verbs.remove({ environment: own.environment, context: serviceContext(backup) }, backup);
-    }
+    const background = startInBackground(log, [
+      async (until) => {
+        if (isResumed) return;
+        while (!life.isWorking) await wait(storeComesBackMs, until);
+        resume();
+      },
+      async (until) => {
+        await wait(requestGraceMs, until);
+        await endForgotten(own.environment, waiting, (id) => operations.isBusy(id), until);
+      },
+      async (until) => {
+        const hosts = await hostsOfBackedUpVolumes(database.sql, host);
+        const served = hosts.filter((each) => each.includes('@'));
+        const backends = new Set(served.map((each) => agents.forHost(each)));
+        const dropped = await dropOrphans(own.environment, [...backends], until);
+        log.info({ dropped }, 'needless backup snapshots looked for');
+      },
+    ]);
+    stack.add('work of the start', background.stop);
 
-    const looking = startLooking(log, async (until) => {
-      await wait(requestGraceMs, until);
-      await endForgotten(own.environment, waiting, (id) => operations.isBusy(id), until);
-    });
-    stack.add('forgotten requests', looking.stop);
-
-    const manager = { verify: createVerify(own.environment, operations, verbs) };
-    const app = createOperatorApp({ database, operations, metrics, manager }, { access: {}, log });
-    stack.add('REST', () => app.close());
-    const url = await listenForRest(app, {
-      ...delta.rest,
-      remedy: 'choose another [delta] rest_port or rest_listen',
-    });
     log.info(
       {
         host,
@@ -265,15 +285,21 @@ async function adopt(
   }
 }
 
-/** Work in the background that ends with the service. */
-function startLooking(
+/** What a start leaves for later: it ends with the service. */
+function startInBackground(
   log: Logger,
-  work: (signal: AbortSignal) => Promise<void>,
+  works: readonly ((signal: AbortSignal) => Promise<void>)[],
 ): { readonly stop: () => Promise<void> } {
   const ending = new AbortController();
-  const done = work(ending.signal).catch((err: unknown) => {
-    if (!ending.signal.aborted) log.error({ err }, 'backups whose requests were lost were not put right');
-  });
+  const run = async (work: (signal: AbortSignal) => Promise<void>) => {
+    try {
+      await work(ending.signal);
+    } catch (err) {
+      if (!ending.signal.aborted)
+        log.error({ err }, 'part of what an earlier process left was not put right');
+    }
+  };
+  const done = Promise.all(works.map(run));
   return {
     stop: async () => {
       ending.abort();

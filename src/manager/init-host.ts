@@ -10,7 +10,13 @@
  */
 import { randomUUID } from 'node:crypto';
 import { createTaskGroup } from '../async/task-group.ts';
-import { findBackup, listIncompleteBackups, listTemporaryOwners, moveBackup } from '../database/backups.ts';
+import {
+  findBackup,
+  listIncompleteBackups,
+  listTemporaryOwners,
+  moveBackup,
+  volumesWithBackups,
+} from '../database/backups.ts';
 import type { Backup } from '../model/backup.ts';
 import { isBackupError, throwIfAborted } from '../model/errors.ts';
 import { volumeNamePattern } from '../model/names.ts';
@@ -29,6 +35,7 @@ export type Reconciled = {
   readonly deleting: readonly Backup[];
   /** Backups that nobody has begun: their requests may still be in the queue. Empty where there is no queue. */
   readonly waiting: readonly Backup[];
+  /** Left to `dropOrphans` where there is a queue: a cloud has many volumes, and requests wait. */
   readonly droppedSnapshots: number;
 };
 
@@ -64,7 +71,7 @@ export async function reconcile(
     throwIfAborted(signal);
     await endTemporaries(environment, serviceContext(backup), backup);
   }
-  const droppedSnapshots = await dropOrphans(environment, signal);
+  const droppedSnapshots = hasQueue ? 0 : await dropOrphans(environment, environment.storage.all(), signal);
   return { reset, deleting, waiting, droppedSnapshots };
 }
 
@@ -141,10 +148,14 @@ export function serviceContext({ projectId, userId }: Backup): RequestContext {
  * Removes the snapshots of backups that this database knows and no longer needs, also of volumes that are gone; unknown
  * ones belong to somebody else. What is wrong with one volume does not keep the others from it.
  */
-async function dropOrphans(environment: ManagerEnvironment, signal: AbortSignal): Promise<number> {
-  const { storage, log } = environment;
+export async function dropOrphans(
+  environment: ManagerEnvironment,
+  backends: readonly StorageBackend[],
+  signal: AbortSignal,
+): Promise<number> {
+  const { log } = environment;
   let count = 0;
-  for (const backend of storage.all()) {
+  for (const backend of backends) {
     for (const volumeId of await listForOrphans(environment, backend, signal)) {
       try {
         const dropped = await dropStaleSnapshots(
@@ -166,15 +177,17 @@ async function dropOrphans(environment: ManagerEnvironment, signal: AbortSignal)
   return count;
 }
 
+/** The ids of the volumes of a backend that ever had a backup. */
 async function listForOrphans(
-  { log }: ManagerEnvironment,
+  { log, database }: ManagerEnvironment,
   backend: StorageBackend,
   signal: AbortSignal,
 ): Promise<readonly string[]> {
   try {
     const { volumes, gone } = await backend.listVolumes(signal);
     const names = [...volumes.map(({ name }) => name), ...gone];
-    return names.flatMap((name) => volumeNamePattern.exec(name)?.[1] ?? []);
+    const ids = names.flatMap((name) => volumeNamePattern.exec(name)?.[1] ?? []);
+    return [...(await volumesWithBackups(database.sql, ids))];
   } catch (err) {
     throwIfAborted(signal);
     log.error({ backend: backend.name, err }, 'backup snapshots of this backend not looked through');
