@@ -22,12 +22,12 @@ import { snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
 import type { BackendInfo, SnapshotInfo, VolumeInfo } from '../protocol/calls.ts';
 import { previousGone, requireFit, requireWholeLength } from './range-checks.ts';
 import type { RbdSnapshotFacts } from './rbd-calls.ts';
-import { createRbdConnection } from './rbd-connection.ts';
+import { createRbdConnection, createRbdThreads } from './rbd-connection.ts';
 import { createRbdImages, type RbdImage } from './rbd-images.ts';
 import { findRbdRanges } from './rbd-ranges.ts';
 import type { ClusterSettings, RbdImageFacts, RbdPool } from './rbd-steps.ts';
 import { createRbdTarget } from './rbd-target.ts';
-import type { VolumeBackend } from './volume-backend.ts';
+import type { VolumeBackend, WriteTarget } from './volume-backend.ts';
 
 /** Images that a list looks at at a time. */
 const describedAtOnce = 4;
@@ -45,17 +45,22 @@ export async function createRbdBackend(options: {
   readonly log: Logger;
 }): Promise<VolumeBackend> {
   const { log, name, settings } = options;
-  const connection = createRbdConnection({ settings, log });
-  const images = createRbdImages(connection);
-  const targets = new Set<string>();
+  const threads = createRbdThreads();
+  const connection = createRbdConnection({ settings, threads, log });
+  const images = createRbdImages(connection, log);
+  const targets = new Map<string, Promise<WriteTarget>>();
   const info: BackendInfo = { name, type: 'rbd', delta: 'extents', restore: true, create_volume: false };
 
   const close = async () => {
+    for (const target of await Promise.allSettled(targets.values())) {
+      if (target.status === 'fulfilled') await target.value.close();
+    }
     await images.close();
     await connection.close();
+    await threads.close();
   };
   try {
-    await connection.pool();
+    await connection.use(async () => {});
   } catch (error) {
     if (!isBackupError(error, 'agent-unavailable')) {
       await close();
@@ -64,10 +69,27 @@ export async function createRbdBackend(options: {
     log.error({ backend: name, err: error }, 'cluster does not answer: it is asked again when it is needed');
   }
 
-  const describe = async (volume: string): Promise<{ pool: RbdPool; facts: RbdImageFacts }> => {
-    const pool = await connection.pool();
-    const { facts } = await connection.run('facts', volume, { kind: 'describe', pool, name: volume });
-    return { pool, facts };
+  const describe = (volume: string): Promise<{ pool: RbdPool; facts: RbdImageFacts }> =>
+    connection.use(async ({ pool, run }) => {
+      const { facts } = await run('facts', volume, { kind: 'describe', pool, name: volume });
+      return { pool, facts };
+    });
+
+  /** A restore has a connection of its own: what one leaves behind when it is cut, the next can put right. */
+  const openTarget = async (volume: string): Promise<WriteTarget> => {
+    const own = createRbdConnection({ settings, threads, log });
+    try {
+      const image = await createRbdImages(own, log).open(volume, null);
+      const closed = async () => {
+        targets.delete(volume);
+        await own.close();
+      };
+      return createRbdTarget({ volume, image, closed });
+    } catch (error) {
+      targets.delete(volume);
+      await own.close();
+      throw error;
+    }
   };
 
   /** Throws unless `volume` still is the image that `of` is, with all these snapshots. */
@@ -99,8 +121,10 @@ export async function createRbdBackend(options: {
   return {
     info,
     async listVolumes() {
-      const pool = await connection.pool();
-      const { names } = await connection.run('names', `pool ${settings.pool}`, { kind: 'list', pool });
+      const { names, pool } = await connection.use(async ({ pool: open, run }) => ({
+        ...(await run('names', `pool ${settings.pool}`, { kind: 'list', pool: open })),
+        pool: open,
+      }));
       const limit = createBudget(describedAtOnce);
       const found = await Promise.all(
         names
@@ -139,21 +163,20 @@ export async function createRbdBackend(options: {
     resizeVolume: notCreated,
     async createSnapshot(volume, snapshot, signal) {
       throwIfAborted(signal);
-      const pool = await connection.pool();
-      const { facts } = await connection.run(
-        'facts',
-        `snapshot ${snapshot} of ${volume}`,
-        { kind: 'make-snapshot', pool, name: volume, snapshot },
-        { signal },
-      );
+      const thing = `snapshot ${snapshot} of ${volume}`;
+      const { facts, pool } = await connection.use(async ({ pool: open, run }) => {
+        const step = { kind: 'make-snapshot', pool: open, name: volume, snapshot } as const;
+        return { ...(await run('facts', thing, step, { signal })), pool: open };
+      });
       const made = facts.snapshots.find((one) => one.name === snapshot);
       if (made !== undefined) return snapshotInfo(pool, facts, made);
       throw new BackupError('state-invalid', `snapshot ${snapshot} of ${volume} was removed as it was made`);
     },
     async deleteSnapshot(volume, snapshot) {
-      const pool = await connection.pool();
       const thing = `snapshot ${snapshot} of ${volume}`;
-      await connection.run('done', thing, { kind: 'drop-snapshot', pool, name: volume, snapshot });
+      await connection.use(({ pool, run }) =>
+        run('done', thing, { kind: 'drop-snapshot', pool, name: volume, snapshot }),
+      );
     },
     async findRanges(request) {
       const { volume } = request;
@@ -202,14 +225,9 @@ export async function createRbdBackend(options: {
       if (targets.has(volume)) {
         throw new BackupError('state-invalid', `${volume} is being restored to: wait until that has ended`);
       }
-      targets.add(volume);
-      try {
-        const image = await images.open(volume, null);
-        return createRbdTarget({ volume, image, closed: () => targets.delete(volume) });
-      } catch (error) {
-        targets.delete(volume);
-        throw error;
-      }
+      const opening = openTarget(volume);
+      targets.set(volume, opening);
+      return await opening;
     },
     // The cluster keeps nothing of a process that died, but its watch on an image that it wrote to, for half a minute.
     recover: async () => {},

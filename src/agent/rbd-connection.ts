@@ -1,15 +1,23 @@
 /**
- * The connection of a backend to its pool: made when it is first needed, made anew when the cluster has thrown this
- * client out, and otherwise left to librados, which finds a cluster again that was away.
+ * Connections to a pool: made when they are first needed, shared by all who use them at a time, and left to librados,
+ * which finds a cluster again that was away. One is given up, and closed when nobody uses it any more, once it can
+ * hold work up for ever: after the cluster has blocklisted it, and after a change of an image has not been answered,
+ * since a lock that it then leaves behind can be broken by every client but itself.
  */
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
-import { isBlocklisted, translateRbdError } from './rbd-errors.ts';
+import { isBlocklisted, isUnanswered, translateRbdError } from './rbd-errors.ts';
 import type { ClusterSettings, RbdPool, RbdStep, RbdStepResult } from './rbd-steps.ts';
 import { createThreadPool, workerModule, type ThreadPool } from './thread-pool.ts';
 
 /** As many writes as a restore has under way; they start as they are needed. */
 const rbdThreads = 4;
+
+export type RbdThreads = ThreadPool<RbdStep, RbdStepResult>;
+
+export function createRbdThreads(): RbdThreads {
+  return createThreadPool({ module: workerModule('rbd-worker'), threads: rbdThreads });
+}
 
 export type ResultOf<K extends RbdStepResult['kind']> = Extract<RbdStepResult, { readonly kind: K }>;
 
@@ -19,38 +27,49 @@ export type StepOptions = {
   readonly transfer?: readonly ArrayBuffer[];
 };
 
-export type RbdConnection = {
-  readonly settings: ClusterSettings;
-  /** The pool. Throws `config-invalid` or `agent-unavailable`, and tries again when it is asked again. */
-  pool(): Promise<RbdPool>;
+export type RbdLease = {
+  /** Good until `release`. */
+  readonly pool: RbdPool;
   /**
    * Runs a step about `thing` and returns its result, which is of the kind that is named. A step that runs is finished
    * whatever becomes of `signal`.
    */
-  run<K extends RbdStepResult['kind']>(
+  readonly run: <K extends RbdStepResult['kind']>(
     kind: K,
     thing: string,
     step: RbdStep,
     options?: StepOptions,
-  ): Promise<ResultOf<K>>;
-  /** Waits for steps that run. Everything that was opened must be closed before. */
+  ) => Promise<ResultOf<K>>;
+  /** May be called twice. */
+  release(): void;
+};
+
+export type RbdConnection = {
+  /** Throws `config-invalid` or `agent-unavailable`, and connects again when it is asked again. */
+  lease(): Promise<RbdLease>;
+  use<T>(work: (lease: RbdLease) => Promise<T>): Promise<T>;
+  /** Waits until all leases are given back. */
   close(): Promise<void>;
 };
 
+type Link = {
+  readonly pool: Promise<RbdPool>;
+  readonly gone: PromiseWithResolvers<void>;
+  users: number;
+  retired: boolean;
+};
+
+const forever = new AbortController().signal;
+
 export function createRbdConnection(deps: {
   readonly settings: ClusterSettings;
+  readonly threads: RbdThreads;
   readonly log: Logger;
 }): RbdConnection {
-  const { log, settings } = deps;
-  const threads: ThreadPool<RbdStep, RbdStepResult> = createThreadPool({
-    module: workerModule('rbd-worker'),
-    threads: rbdThreads,
-  });
-  const forever = new AbortController().signal;
+  const { log, settings, threads } = deps;
   const { clusterName: cluster, pool: poolName } = settings;
-  /** Connections that are of no more use, but may still have images open. */
-  const retired: Promise<RbdPool>[] = [];
-  let connecting: Promise<RbdPool> | undefined;
+  const links = new Set<Link>();
+  let current: Link | undefined;
 
   const connect = async (): Promise<RbdPool> => {
     const result = await threads.run({ kind: 'connect', settings }, [], forever);
@@ -59,46 +78,96 @@ export function createRbdConnection(deps: {
     return result.pool;
   };
 
-  const retire = (error: unknown): void => {
-    if (!isBlocklisted(error) || connecting === undefined) return;
-    log.warn({ cluster, pool: poolName }, 'Ceph has blocklisted this client: connecting anew');
-    retired.push(connecting);
-    connecting = undefined;
+  const begin = (): Link => {
+    const link = { pool: connect(), gone: Promise.withResolvers<void>(), users: 0, retired: false };
+    links.add(link);
+    return link;
+  };
+
+  const disconnect = async (link: Link): Promise<void> => {
+    try {
+      const pool = await link.pool.catch(() => undefined);
+      if (pool !== undefined) await threads.run({ kind: 'disconnect', pool }, [], forever);
+    } catch (err) {
+      log.warn({ cluster, pool: poolName, err }, 'connection to Ceph was not closed');
+    } finally {
+      link.gone.resolve();
+    }
+  };
+
+  const settle = (link: Link): void => {
+    if (link.retired && link.users === 0 && links.delete(link)) void disconnect(link);
+  };
+
+  const retire = (link: Link): void => {
+    if (current === link) current = undefined;
+    link.retired = true;
+    settle(link);
+  };
+
+  const lease = async (): Promise<RbdLease> => {
+    const link = (current ??= begin());
+    link.users += 1;
+    let held = true;
+    const release = () => {
+      if (!held) return;
+      held = false;
+      link.users -= 1;
+      settle(link);
+    };
+    try {
+      const pool = await link.pool;
+      return {
+        pool,
+        release,
+        async run(kind, thing, step, options = {}) {
+          let result: RbdStepResult;
+          try {
+            result = await threads.run(step, options.transfer ?? [], options.signal ?? forever);
+          } catch (error) {
+            if (isBlocklisted(error) || (isUnanswered(error) && changes.has(step.kind))) {
+              log.warn({ cluster, pool: poolName, step: step.kind, err: error }, 'connecting to Ceph anew');
+              retire(link);
+            }
+            throw isBackupError(error) ? error : translateRbdError(error, cluster, thing);
+          }
+          if (isKind(result, kind)) return result;
+          throw unexpected(result, step.kind);
+        },
+      };
+    } catch (error) {
+      retire(link);
+      release();
+      throw error;
+    }
   };
 
   return {
-    settings,
-    async pool() {
-      connecting ??= connect();
-      const attempt = connecting;
+    lease,
+    async use(work) {
+      const held = await lease();
       try {
-        return await attempt;
-      } catch (error) {
-        if (connecting === attempt) connecting = undefined;
-        throw error;
+        return await work(held);
+      } finally {
+        held.release();
       }
-    },
-    async run(kind, thing, step, options = {}) {
-      let result: RbdStepResult;
-      try {
-        result = await threads.run(step, options.transfer ?? [], options.signal ?? forever);
-      } catch (error) {
-        retire(error);
-        throw isBackupError(error) ? error : translateRbdError(error, cluster, thing);
-      }
-      if (isKind(result, kind)) return result;
-      throw unexpected(result, step.kind);
     },
     async close() {
-      const made = connecting === undefined ? retired : [...retired, connecting];
-      for (const attempt of await Promise.allSettled(made)) {
-        if (attempt.status !== 'fulfilled') continue;
-        await threads.run({ kind: 'disconnect', pool: attempt.value }, [], forever);
-      }
-      await threads.close();
+      const left = [...links];
+      for (const link of left) retire(link);
+      await Promise.all(left.map(({ gone }) => gone.promise));
     },
   };
 }
+
+/** Steps that may hold the lock of an image. */
+const changes: ReadonlySet<RbdStep['kind']> = new Set([
+  'make-snapshot',
+  'drop-snapshot',
+  'write',
+  'zero',
+  'flush',
+]);
 
 function isKind<K extends RbdStepResult['kind']>(result: RbdStepResult, kind: K): result is ResultOf<K> {
   return result.kind === kind;

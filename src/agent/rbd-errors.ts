@@ -30,6 +30,11 @@ export function isBlocklisted(error: unknown): boolean {
   return errnoOf(error) === 'ESHUTDOWN';
 }
 
+/** True if the cluster has not answered in time: what was asked for may have been done, or not. */
+export function isUnanswered(error: unknown): boolean {
+  return ['ETIMEDOUT', 'ENOTCONN'].includes(errnoOf(error));
+}
+
 /** A BackupError about `thing` in `cluster`; one of ours passes as it is. */
 export function translateRbdError(error: unknown, cluster: string, thing: string): BackupError {
   if (isBackupError(error)) return error;

@@ -2,10 +2,11 @@
  * The images of one connection that are open. librbd frees an image when it is closed, so every use is counted: a close waits
  * for the steps that use the image, happens once, and whatever is left open is closed before the connection goes.
  */
+import type { Logger } from '../log.ts';
 import { BackupError } from '../model/errors.ts';
 import type { RbdSnapshotFacts } from './rbd-calls.ts';
-import type { RbdConnection, ResultOf, StepOptions } from './rbd-connection.ts';
-import type { RbdImageFacts, RbdPool, RbdStep, RbdStepResult } from './rbd-steps.ts';
+import type { RbdConnection, RbdLease, ResultOf } from './rbd-connection.ts';
+import type { RbdImageFacts, RbdPool } from './rbd-steps.ts';
 
 export type RbdImage = {
   /** For reader threads, whose jobs must have ended before the image is closed. */
@@ -14,14 +15,9 @@ export type RbdImage = {
   readonly facts: RbdImageFacts;
   /** The one that is set. */
   readonly snapshot: RbdSnapshotFacts | null;
-  /** As `run` of the connection; `bug` once the image is being closed. */
-  run<K extends RbdStepResult['kind']>(
-    kind: K,
-    thing: string,
-    step: RbdStep,
-    options?: StepOptions,
-  ): Promise<ResultOf<K>>;
-  /** May be called twice. */
+  /** As that of a lease; `bug` once the image is being closed. */
+  readonly run: RbdLease['run'];
+  /** May be called twice. A failure is logged: nothing that was written depends on it. */
   close(): Promise<void>;
 };
 
@@ -31,33 +27,39 @@ export type RbdImages = {
   close(): Promise<void>;
 };
 
-export function createRbdImages(connection: RbdConnection): RbdImages {
+export function createRbdImages(connection: RbdConnection, log: Logger): RbdImages {
   const live = new Set<RbdImage>();
 
-  const hold = (pool: RbdPool, thing: string, opened: ResultOf<'opened'>): RbdImage => {
+  const hold = (lease: RbdLease, thing: string, opened: ResultOf<'opened'>): RbdImage => {
     const { image, facts, snapshot } = opened;
     const running = new Set<Promise<unknown>>();
     let closing: Promise<void> | undefined;
+
+    const close = async (): Promise<void> => {
+      await Promise.allSettled(running);
+      try {
+        await lease.run('done', thing, { kind: 'close', image });
+      } catch (err) {
+        log.warn({ image: thing, err }, 'image was not closed as it should be');
+      } finally {
+        lease.release();
+        live.delete(held);
+      }
+    };
+
     const held: RbdImage = {
       handle: image,
-      pool,
+      pool: lease.pool,
       facts,
       snapshot,
       run(kind, what, step, options) {
         if (closing !== undefined) return Promise.reject(new BackupError('bug', `${thing} is closed`));
-        const task = connection.run(kind, what, step, options).finally(() => running.delete(task));
+        const task = lease.run(kind, what, step, options).finally(() => running.delete(task));
         running.add(task);
         return task;
       },
       close() {
-        closing ??= (async () => {
-          await Promise.allSettled(running);
-          try {
-            await connection.run('done', thing, { kind: 'close', image });
-          } finally {
-            live.delete(held);
-          }
-        })();
+        closing ??= close();
         return closing;
       },
     };
@@ -67,12 +69,18 @@ export function createRbdImages(connection: RbdConnection): RbdImages {
 
   return {
     async open(name, snapshot) {
-      const pool = await connection.pool();
+      const lease = await connection.lease();
       const thing = snapshot === null ? name : `snapshot ${snapshot} of ${name}`;
-      return hold(pool, thing, await connection.run('opened', thing, { kind: 'open', pool, name, snapshot }));
+      try {
+        const step = { kind: 'open', pool: lease.pool, name, snapshot } as const;
+        return hold(lease, thing, await lease.run('opened', thing, step));
+      } catch (error) {
+        lease.release();
+        throw error;
+      }
     },
     async close() {
-      await Promise.allSettled([...live].map((image) => image.close()));
+      await Promise.all([...live].map((image) => image.close()));
     },
   };
 }

@@ -228,7 +228,7 @@ export function createRbdStepRunner(calls: RbdCalls): RbdStepRunner {
 function connect(calls: RbdCalls, settings: ClusterSettings): RbdPool {
   const { clusterName, user, cephConf, pool, connectTimeoutS, answerTimeoutS } = settings;
   const refused = (what: string, cause: unknown): BackupError => {
-    if (!['ENOENT', 'EACCES', 'EPERM', 'EINVAL'].some((code) => has(cause, code))) {
+    if (!['ENOENT', 'EACCES', 'EPERM', 'EINVAL', 'EIO'].some((code) => has(cause, code))) {
       return translateRbdError(cause, clusterName, what);
     }
     return new BackupError('config-invalid', `cluster ${clusterName}: ${what}`, { cause });
@@ -250,6 +250,9 @@ function connect(calls: RbdCalls, settings: ClusterSettings): RbdPool {
         ['client_mount_timeout', `${connectTimeoutS}`],
         ['rados_mon_op_timeout', `${connectTimeoutS}`],
         ['rados_osd_op_timeout', `${answerTimeoutS}`],
+        // A new map is asked for while there is time left: an OSD that was restarted has another address.
+        ['objecter_timeout', `${Math.max(1, Math.min(10, answerTimeoutS / 3))}`],
+        ['objecter_tick_interval', `${Math.max(0.5, Math.min(5, answerTimeoutS / 6))}`],
         // Bytes go by once: a cache would only copy them, and tell of failed writes later than the writes.
         ['rbd_cache', 'false'],
         ['rbd_skip_partial_discard', 'false'],

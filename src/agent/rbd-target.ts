@@ -12,7 +12,7 @@ const keptBuffers = 4;
 export function createRbdTarget(deps: {
   readonly volume: string;
   readonly image: RbdImage;
-  readonly closed: () => void;
+  readonly closed: () => Promise<void>;
 }): WriteTarget {
   const { image, volume } = deps;
   const { sizeBytes } = image.facts;
@@ -59,7 +59,10 @@ export function createRbdTarget(deps: {
       await image.run('done', volume, { kind: 'flush', image: handle });
     },
     close() {
-      closing ??= image.close().finally(deps.closed);
+      closing ??= (async () => {
+        await image.close();
+        await deps.closed();
+      })();
       return closing;
     },
   };
