@@ -82,7 +82,7 @@ function describeDatabase(url: DatabaseUrl): string {
 
 function describeKeys(keys: KeyManagerConfig): string {
   if (keys.kind === 'unsupported')
-    return `none: encrypted volumes are refused, since [key_manager] backend is ${keys.backend}`;
+    return `those of ${keys.backend} are not copied: encrypted volumes are refused, but for the fixed key`;
   return `Barbican at ${keys.endpoint ?? `the ${keys.endpointType} endpoint of the request's catalog`}`;
 }
 

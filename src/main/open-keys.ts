@@ -21,7 +21,7 @@ const retryPolicy = { attempts: 4, firstDelayMs: 500, maxDelayMs: 4000 };
 /** Connects nowhere yet. `own` are the credentials of [keystone_authtoken], with which Cinder removes what a user may not. */
 export function openKeys(config: KeyManagerConfig, own: KeystoneCredentials | undefined): Keys {
   if (config.kind === 'unsupported') {
-    const keys = refusingKeys(config.backend);
+    const keys = withoutBarbican(config.backend);
     return { keysOf: () => keys, close: async () => await Promise.resolve() };
   }
   const opened: Http[] = [];
@@ -52,15 +52,20 @@ export function openKeys(config: KeyManagerConfig, own: KeystoneCredentials | un
   const ownCredentials = tokensOf('keystone_authtoken', own);
 
   return {
-    keysOf: ({ authToken, items }) =>
-      createBarbican({
+    keysOf({ authToken, items }) {
+      const keys = createBarbican({
         options: config,
         http: barbican,
         caller: authToken === null ? null : { authToken, serviceCatalog: items['service_catalog'] },
         serviceUser,
         ownCredentials,
         retryPolicy,
-      }),
+      });
+      return {
+        clone: (keyId, signal) => keys.clone(keyId, signal),
+        remove: removeUnlessFixed((keyId, signal) => keys.remove(keyId, signal)),
+      };
+    },
     async close() {
       await Promise.all(opened.map((http) => http.close()));
     },
@@ -84,17 +89,32 @@ function keystoneHttp(section: string, credentials: KeystoneCredentials): Http {
   });
 }
 
-/** Where keys are kept in another way than Barbican's. */
-function refusingKeys(backend: string): KeyCopies {
-  const refuse = async (keyId: string) => {
-    await Promise.resolve();
-    throw new BackupError(
+/**
+ * The id of the one key that stands in the configuration (cinder/keymgr/conf_key_mgr.py, fixed_key): all volumes have it, and
+ * nobody removes it, whatever the key manager is by now.
+ */
+const fixedKeyId = '00000000-0000-0000-0000-000000000000';
+
+function removeUnlessFixed(remove: KeyCopies['remove']): KeyCopies['remove'] {
+  return async (keyId, signal) => {
+    if (keyId !== fixedKeyId) await remove(keyId, signal);
+  };
+}
+
+/** Where keys are not Barbican's: a copy of the fixed key is that key, anything else is refused. */
+function withoutBarbican(backend: string): KeyCopies {
+  const isFixed = /conf_?key_?m/iu.test(backend);
+  const refuse = (keyId: string) =>
+    new BackupError(
       'state-invalid',
       `the volume is encrypted with key ${keyId}, and [key_manager] backend is ${backend}: cinder-delta copies and removes keys through Barbican only (backend = barbican)`,
     );
-  };
   return {
-    clone: refuse,
-    remove: async (keyId) => void (await refuse(keyId)),
+    clone: async (keyId) => {
+      await Promise.resolve();
+      if (isFixed && keyId === fixedKeyId) return keyId;
+      throw refuse(keyId);
+    },
+    remove: removeUnlessFixed(async (keyId) => await Promise.reject(refuse(keyId))),
   };
 }
