@@ -13,14 +13,22 @@ import { makeCinderTables, pythonBackup, startCinder, startPythonBackup, writeCi
 import { startCeph, startKeystone, startSwift } from './cloud.ts';
 import { createDaemons, type Daemons } from './daemons.ts';
 import { deltaAgent, deltaService, startAgent, startService } from './delta.ts';
-import { backend, clientEnvironment, makeSettings, readSettings, type StageSettings } from './settings.ts';
+import {
+  backend,
+  clientEnvironment,
+  makeSettings,
+  readSettings,
+  stageHost,
+  type StageSettings,
+} from './settings.ts';
 
 export type Stage = { readonly settings: StageSettings; readonly daemons: Daemons };
 
 /** Who makes the backups. */
 export type BackupProgram = 'delta' | 'python';
 
-const stopGraceMs = 30_000;
+const stopGraceMs = 60_000;
+const knownTimeoutMs = 90_000;
 
 /** The stage that runs in the directory; undefined if there is none. */
 export async function openStage(directory: string): Promise<Stage | undefined> {
@@ -65,17 +73,31 @@ async function allOf(works: readonly Promise<void>[]): Promise<void> {
   throw reasons.length === 1 ? reasons[0] : new AggregateError(reasons, 'the stage did not come up');
 }
 
-/** Stops the other backup program, if it runs, and starts this one: the hand-over. */
-export async function useBackupProgram(stage: Stage, program: BackupProgram): Promise<void> {
-  const { settings, daemons } = stage;
-  if (program === 'python') {
-    await daemons.stop(deltaService, stopGraceMs);
-    await startPythonBackup(settings, daemons);
-    return;
-  }
-  await daemons.stop(pythonBackup, stopGraceMs);
-  await startAgent(settings, daemons);
-  await startService(settings, daemons);
+/**
+ * Stops the other backup program, if it runs, and starts this one: the hand-over. Waits until the scheduler would choose it. Does
+ * nothing if it runs already.
+ */
+export async function useBackupProgram({ settings, daemons }: Stage, program: BackupProgram): Promise<void> {
+  const [wanted, other] = program === 'python' ? [pythonBackup, deltaService] : [deltaService, pythonBackup];
+  await daemons.stop(other, stopGraceMs);
+  if (program === 'delta') await startAgent(settings, daemons);
+  if (await daemons.isRunning(wanted)) return;
+  const before = (await toldSchedulers(daemons)).length;
+  await (program === 'python' ? startPythonBackup(settings, daemons) : startService(settings, daemons));
+  await daemons.ready(wanted, knownTimeoutMs, async () => {
+    const told = await toldSchedulers(daemons);
+    return told.length > before && told.at(-1) === true;
+  });
+}
+
+/** What the host of cinder.conf told the scheduler: whether it works, each time. */
+async function toldSchedulers(daemons: Daemons): Promise<readonly boolean[]> {
+  const told = new RegExp(
+    `Received backup service update from ${stageHost}: .*'backend_state': (True|False)`,
+    'gu',
+  );
+  const log = await daemons.log('cinder-scheduler');
+  return [...log.matchAll(told)].map(([, works]) => works === 'True');
 }
 
 /** Ends every process of the stage and removes its directory. */

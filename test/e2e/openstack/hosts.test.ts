@@ -1,7 +1,7 @@
 /** Which hosts Cinder knows, and whom it asks: the heartbeat, and two services with one database and one store. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
-import { afterAll, beforeAll, describe, expect, inject, it } from 'vitest';
+import { afterAll, beforeAll, beforeEach, describe, expect, inject, it } from 'vitest';
 import { cinderConf } from '../../stage/cinder.ts';
 import { deltaService, secondHost, secondService, startSecondService } from '../../stage/delta.ts';
 import { openOpenStack, type OpenStack } from '../../stage/open-stack.ts';
@@ -15,10 +15,12 @@ let cloud: OpenStack;
 
 beforeAll(async () => {
   cloud = await openOpenStack(inject('stageDirectory'));
-  await useBackupProgram(cloud.stage, 'delta');
 });
 afterAll(async () => {
   await cloud[Symbol.asyncDispose]();
+});
+beforeEach(async () => {
+  await useBackupProgram(cloud.stage, 'delta');
 });
 
 const stateOf = async (host: string): Promise<string | undefined> => {
@@ -89,7 +91,7 @@ describe('two hosts', () => {
   });
   afterAll(async () => {
     const { settings, daemons } = cloud.stage;
-    await daemons.startAgain(deltaService);
+    await useBackupProgram(cloud.stage, 'delta');
     await daemons.stop(secondService, stopGraceMs);
     const args = ['--config-file', cinderConf(settings), 'service', 'remove', 'cinder-backup', secondHost];
     await promisify(execFile)('/usr/bin/cinder-manage', args, {
