@@ -77,6 +77,8 @@ export async function createCloudRig(options: {
   readonly brokerUrl: string;
   readonly general?: string;
   readonly delta?: string;
+  /** Cinder's database on a server, and its URL for the service; else SQLite. */
+  readonly database?: { readonly opened: Database; readonly url: string };
   /** Puts something between the agent and the files. */
   readonly wrap?: (backend: VolumeBackend) => VolumeBackend;
 }): Promise<CloudRig> {
@@ -106,7 +108,7 @@ backup_posix_path = ${join(directory, 'backups')}
 backup_file_size = 1048576
 ${options.general ?? ''}
 [database]
-connection = sqlite:///${join(directory, 'cinder.sqlite')}
+connection = ${options.database?.url ?? `sqlite:///${join(directory, 'cinder.sqlite')}`}
 [oslo_messaging_notifications]
 driver = messagingv2
 [delta]
@@ -115,7 +117,7 @@ rest_port = ${restPort}
 ${options.delta ?? ''}
 `,
   );
-  const database = openSqliteDatabase(join(directory, 'cinder.sqlite'));
+  const database = options.database?.opened ?? openSqliteDatabase(join(directory, 'cinder.sqlite'));
   const processes = new Set<() => Promise<void>>();
   let service: OpenstackService | undefined;
 
