@@ -49,12 +49,15 @@ export async function createRbdBackend(options: {
   const connection = createRbdConnection({ settings, threads, log });
   const images = createRbdImages(connection, log);
   const targets = new Map<string, Promise<WriteTarget>>();
+  /** Connections of restores that have ended. */
+  const leaving = new Set<Promise<void>>();
   const info: BackendInfo = { name, type: 'rbd', delta: 'extents', restore: true, create_volume: false };
 
   const close = async () => {
     for (const target of await Promise.allSettled(targets.values())) {
       if (target.status === 'fulfilled') await target.value.close();
     }
+    await Promise.all(leaving);
     await images.close();
     await connection.close();
     await threads.close();
@@ -80,11 +83,12 @@ export async function createRbdBackend(options: {
     const own = createRbdConnection({ settings, threads, log });
     try {
       const image = await createRbdImages(own, log).open(volume, null);
-      const closed = async () => {
+      const ended = (closing: Promise<void>) => {
         targets.delete(volume);
-        await own.close();
+        const leave = closing.then(() => own.close()).finally(() => leaving.delete(leave));
+        leaving.add(leave);
       };
-      return createRbdTarget({ volume, image, closed });
+      return createRbdTarget({ volume, image, ended });
     } catch (error) {
       targets.delete(volume);
       await own.close();

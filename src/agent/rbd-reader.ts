@@ -23,9 +23,12 @@ export type RbdReads = {
   close(): void;
 };
 
+/** What reading needs of librbd. */
+export type RbdReadCalls = Pick<RbdCalls, 'allocate' | 'release' | 'startRead' | 'finishRead'>;
+
 export type RbdReader = { start(handle: RbdHandle, reads: Iterable<Extent>): RbdReads };
 
-export function createRbdReader(calls: RbdCalls): RbdReader {
+export function createRbdReader(calls: RbdReadCalls): RbdReader {
   const free: NativeMemory[] = [];
   return {
     start(handle, reads) {
@@ -43,7 +46,7 @@ export function createRbdReader(calls: RbdCalls): RbdReader {
 }
 
 function readInto(
-  calls: RbdCalls,
+  calls: RbdReadCalls,
   handle: RbdHandle,
   planned: readonly Extent[],
   memory: NativeMemory,
