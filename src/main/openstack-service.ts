@@ -25,13 +25,15 @@ import type { Logger } from '../log.ts';
 import type { ManagerEnvironment } from '../manager/environment.ts';
 import { createHostEndpoints, type RpcHandler } from '../manager/host-endpoints.ts';
 import { createHostLife } from '../manager/host-life.ts';
-import { dropOrphans, endForgotten, reconcile, serviceContext } from '../manager/init-host.ts';
+import { dropOrphans, reconcile, serviceContext } from '../manager/init-host.ts';
+import { createLostRequests } from '../manager/lost-requests.ts';
 import { createVerify } from '../manager/manager.ts';
 import { createNamedLoggers } from '../manager/named-loggers.ts';
 import { createOperations, type Operations } from '../manager/operations.ts';
 import { createRequestEndpoints } from '../manager/request-endpoints.ts';
 import { createDispatch, type RpcEndpoints } from '../manager/rpc-endpoints.ts';
 import { createStartVerbs } from '../manager/start-verbs.ts';
+import type { Backup } from '../model/backup.ts';
 import { systemClock } from '../model/clock.ts';
 import { cancelledBy, isBackupError } from '../model/errors.ts';
 import { divideMemory } from '../pipeline/object-room.ts';
@@ -55,7 +57,7 @@ export type OpenstackService = {
 const cleanupTimeoutMs = 120_000;
 const rowTimeoutMs = 900_000;
 const watchIntervalMs = 2000;
-/** Requests that waited in the queue have been taken by then. */
+/** A request that was sent has come by then; see lost-requests.ts. */
 const requestGraceMs = 60_000;
 /** Deletions of an earlier process go on when the store works: looked at so often. */
 const storeComesBackMs = 5000;
@@ -194,8 +196,8 @@ export async function createOpenstackService(settings: {
 
     await life.register();
     const earlier = await reconcile(own.environment, { hasQueue: true }, signal);
-    const { reset, deleting, waiting } = earlier;
-    log.info({ reset, deleting: deleting.length, waiting: waiting.length }, 'earlier work put right');
+    const { reset, deleting } = earlier;
+    log.info({ reset, deleting: deleting.length }, 'earlier work put right');
 
     const endpoints: RpcEndpoints = {
       ...createRequestEndpoints({ operations, verbs }),
@@ -214,28 +216,39 @@ export async function createOpenstackService(settings: {
       ),
     };
     await life.examine(signal);
-    const resume = () => {
-      for (const backup of deleting) {
+    const goOn = (backups: readonly Backup[]) => {
+      for (const backup of backups) {
         if (operations.find('delete', backup.id) !== undefined) continue;
         verbs.remove({ environment: own.environment, context: serviceContext(backup) }, backup);
       }
     };
     // Before the requests that ask for the same are taken from the queue.
     const isResumed = life.isWorking;
-    if (isResumed) resume();
+    if (isResumed) goOn(deleting);
     stack.add('requests', () => bus.drain(AbortSignal.timeout(cleanupTimeoutMs)));
     bus.serve(createDispatch(endpoints, scopeOf));
     stack.add('host life', () => life.stop());
     life.start();
+    const lostRequests = createLostRequests(own.environment, {
+      isConnected: () => bus.isConnected,
+      isBusy: (id) => operations.isBusy(id),
+    });
     const background = startInBackground(log, [
       async (until) => {
         if (isResumed) return;
         while (!life.isWorking) await wait(storeComesBackMs, until);
-        resume();
+        goOn(deleting);
       },
       async (until) => {
-        await wait(requestGraceMs, until);
-        await endForgotten(own.environment, waiting, (id) => operations.isBusy(id), until);
+        for (;;) {
+          await wait(requestGraceMs, until);
+          try {
+            goOn(await lostRequests.look(until));
+          } catch (err) {
+            if (!isBackupError(err, 'database-unavailable')) throw err;
+            log.warn({ err }, 'not looked for lost requests');
+          }
+        }
       },
       async (until) => {
         const hosts = await hostsOfBackedUpVolumes(database.sql, host);

@@ -33,8 +33,6 @@ export type Reconciled = {
   readonly reset: number;
   /** Backups whose deletion has to go on. */
   readonly deleting: readonly Backup[];
-  /** Backups that nobody has begun: their requests may still be in the queue. Empty where there is no queue. */
-  readonly waiting: readonly Backup[];
   /** Left to `dropOrphans` where there is a queue: a cloud has many volumes, and requests wait. */
   readonly droppedSnapshots: number;
 };
@@ -43,8 +41,8 @@ export type Reconciled = {
 const sideBySide = 8;
 
 /**
- * Reconciles rows, store and storage. `hasQueue`: requests that were sent while nothing ran here are still to come. Throws
- * only `cancelled` and errors of the database.
+ * Reconciles rows, store and storage. `hasQueue`: requests that were sent while nothing ran here are still to come, and backups that
+ * nobody has begun are left to lost-requests.ts. Throws only `cancelled` and errors of the database.
  */
 export async function reconcile(
   environment: ManagerEnvironment,
@@ -53,13 +51,12 @@ export async function reconcile(
 ): Promise<Reconciled> {
   const { database, options, log } = environment;
   const deleting: Backup[] = [];
-  const waiting: Backup[] = [];
   let reset = 0;
   const group = createTaskGroup(sideBySide, signal);
   for (const backup of await listIncompleteBackups(database.sql, options.host)) {
     const { id, status } = backup;
     if (status === 'deleting' && backup.encryptionKeyId === null) deleting.push(backup);
-    else if (status === 'creating' && backup.service === null && hasQueue) waiting.push(backup);
+    else if (status === 'creating' && backup.service === null && hasQueue) continue;
     else if (status === 'creating' || status === 'restoring' || status === 'deleting') {
       log.info({ backup: id, status }, 'backup was interrupted: putting it right');
       reset += 1;
@@ -72,26 +69,11 @@ export async function reconcile(
     await endTemporaries(environment, serviceContext(backup), backup);
   }
   const droppedSnapshots = hasQueue ? 0 : await dropOrphans(environment, environment.storage.all(), signal);
-  return { reset, deleting, waiting, droppedSnapshots };
+  return { reset, deleting, droppedSnapshots };
 }
 
-/** Ends those of `waiting` that nobody has begun since: their requests are lost, as with a broker that was started anew. */
-export async function endForgotten(
-  environment: ManagerEnvironment,
-  waiting: readonly Backup[],
-  isBusy: (backupId: string) => boolean,
-  signal: AbortSignal,
-): Promise<void> {
-  for (const { id } of waiting) {
-    throwIfAborted(signal);
-    const backup = await findBackup(environment.database.sql, id);
-    if (backup?.status !== 'creating' || backup.service !== null || isBusy(id)) continue;
-    environment.log.warn({ backup: id }, 'no request came for this backup: putting it right');
-    await endCreating(environment, backup, signal);
-  }
-}
-
-async function endInterrupted(
+/** Ends a `creating`, a `restoring`, or a `deleting` that nobody else can go on with. */
+export async function endInterrupted(
   environment: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,

@@ -2,7 +2,8 @@
 import { randomUUID } from 'node:crypto';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { getVolume } from '../../src/database/volumes.ts';
-import { endForgotten, reconcile } from '../../src/manager/init-host.ts';
+import { reconcile } from '../../src/manager/init-host.ts';
+import { createLostRequests } from '../../src/manager/lost-requests.ts';
 import { createRequestRig, type RequestRig } from './recorded-requests.ts';
 import { blockSize, createRig, startMachine, type Machine, type Rig } from './rig.ts';
 
@@ -59,27 +60,60 @@ test('a temporary snapshot of a backup that failed goes', async () => {
   expect(requests.removedSnapshots).toEqual([temporary]);
 });
 
+const watch = (isConnected = () => true) =>
+  createLostRequests(requests.environment, { isConnected, isBusy: (id) => rig.operations.isBusy(id) });
+
 test('a backup whose request still waits in the queue is made when it comes', async () => {
   const volumeId = await takenVolume();
   const backupId = await requests.addBackup(volumeId, 'creating');
-  const { waiting, reset } = await start();
+  const { reset } = await start();
   expect(reset).toBe(0);
-  expect(waiting.map(({ id }) => id)).toEqual([backupId]);
+  const lost = watch();
+  await lost.look(signal);
   await requests.send('create_backup.full', { backupId });
-  await endForgotten(requests.environment, waiting, (id) => rig.operations.isBusy(id), signal);
+  await lost.look(signal);
   expect((await rig.row(backupId)).status).toBe('available');
 });
 
-test('a backup whose request never comes ends in error, and its volume is given back', async () => {
+test('a backup whose request never comes ends in error at the second look, and its volume is given back', async () => {
   const volumeId = await takenVolume();
   const backupId = await requests.addBackup(volumeId, 'creating');
-  const { waiting } = await start();
-  await endForgotten(requests.environment, waiting, (id) => rig.operations.isBusy(id), signal);
+  await start();
+  const lost = watch();
+  await lost.look(signal);
+  expect((await rig.row(backupId)).status).toBe('creating');
+  await lost.look(signal);
   expect(await rig.row(backupId)).toMatchObject({
     status: 'error',
     failReason: 'incomplete backup reset on manager restart',
   });
   expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test('looks count only while requests can come in', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  let connected = true;
+  const lost = watch(() => connected);
+  await lost.look(signal);
+  connected = false;
+  await lost.look(signal);
+  connected = true;
+  await lost.look(signal);
+  expect((await rig.row(backupId)).status).toBe('creating');
+});
+
+test('a restore and a deletion whose requests never come are put right too', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  await requests.setVolume(volumeId, { status: 'restoring-backup' });
+  const restoring = await requests.addBackup(volumeId, 'restoring', { restore_volume_id: volumeId });
+  const deleting = await requests.addBackup(volumeId, 'deleting');
+  const lost = watch();
+  expect(await lost.look(signal)).toEqual([]);
+  const toGoOn = await lost.look(signal);
+  expect(toGoOn.map(({ id }) => id)).toEqual([deleting]);
+  expect((await rig.row(restoring)).status).toBe('available');
+  expect(await rig.volumeStatus(volumeId)).toBe('error_restoring');
 });
 
 test('a restore that was interrupted leaves the volume in error_restoring, the backup available', async () => {
@@ -106,7 +140,7 @@ test('rows of other hosts are left alone', async () => {
     host: 'other',
     service: rig.store.service,
   });
-  expect(await start()).toMatchObject({ reset: 0, waiting: [], deleting: [] });
+  expect(await start()).toMatchObject({ reset: 0, deleting: [] });
   expect((await rig.row(backupId)).status).toBe('creating');
   expect(await rig.volumeStatus(volumeId)).toBe('backing-up');
 });
