@@ -212,6 +212,19 @@ describe('files', () => {
     expect(clocks.map(({ path }) => path)).toEqual([]);
   });
 
+  it('take ids and times before a transaction, which may run more than once', () => {
+    const made = sources.flatMap(({ path, code }) =>
+      callsOf('transaction', code)
+        .concat(callsOf('inTransaction', code))
+        .filter((call) => /\bclock\.now\(|\brandomUUID\(/.test(call))
+        .map((call) => `${path}: ${call.slice(0, 60)}`),
+    );
+    expect(made).toEqual([]);
+    expect(callsOf('transaction', 'a.transaction((sql) => f(sql, clock.now())); g()')).toEqual([
+      'transaction((sql) => f(sql, clock.now()))',
+    ]);
+  });
+
   it('write to the console only in main', () => {
     const talkers = sources.filter(
       ({ path, code }) => roomOf(path) !== 'main' && /\bconsole\.\w+\(/.test(code),
@@ -219,6 +232,20 @@ describe('files', () => {
     expect(talkers.map(({ path }) => path)).toEqual([]);
   });
 });
+
+/** Each call of `name` with all that stands between its parentheses. */
+function callsOf(name: string, code: string): string[] {
+  const starts = [...code.matchAll(new RegExp(`\\b${name}\\(`, 'g'))].map(({ index }) => index);
+  return starts.map((start) => {
+    let depth = 0;
+    for (let at = start + name.length; at < code.length; at += 1) {
+      if (code[at] === '(') depth += 1;
+      if (code[at] === ')') depth -= 1;
+      if (depth === 0) return code.slice(start, at + 1);
+    }
+    return code.slice(start);
+  });
+}
 
 const importsIn = (text: string) => importsOf({ path: 'bus/x.ts', text, code: withoutComments(text) });
 const isAllowed = (from: string, to: string, typeOnly = false) =>

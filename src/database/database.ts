@@ -9,7 +9,8 @@
  * - Inside `transaction` only its own `sql` may be used: SQLite has one connection, and a statement on the
  *   database itself would wait for the transaction to end.
  * - A connection that is lost is made again and what it was used for is done again: see transaction.ts. The work of a
- *   transaction may therefore run more than once, and must do nothing but statements.
+ *   transaction may therefore run more than once. It does nothing but statements; the ids and times that they write are made
+ *   before it, so that they are the same each time; and what it reads to check, it reads after a step that knows its own work.
  * - Times are UTC; deleted rows are kept (`deleted` = 1), as Cinder keeps them.
  */
 import type { Kysely } from 'kysely';

@@ -44,8 +44,9 @@ export async function giveBackQuota(
   now: Date,
   rules: QuotaRules = defaultQuotaRules,
 ): Promise<void> {
+  const amounts: Readonly<Record<Resource, number>> = { backups: 1, backup_gigabytes: backup.sizeGiB };
+  const uuids: Readonly<Record<Resource, string>> = { backups: randomUUID(), backup_gigabytes: randomUUID() };
   await inTransaction(sql, async (inner) => {
-    const amounts: Readonly<Record<Resource, number>> = { backups: 1, backup_gigabytes: backup.sizeGiB };
     const usages = await lockUsages(inner, backup.projectId, rules, now);
     for (const usage of usages) {
       const amount = usage.resource === 'backups' ? amounts.backups : amounts.backup_gigabytes;
@@ -65,7 +66,7 @@ export async function giveBackQuota(
           updated_at: now,
           deleted_at: now,
           deleted: true,
-          uuid: randomUUID(),
+          uuid: usage.resource === 'backups' ? uuids.backups : uuids.backup_gigabytes,
           usage_id: usage.id,
           project_id: backup.projectId,
           resource: usage.resource,

@@ -31,12 +31,11 @@ export async function finishBackup(
 ): Promise<Backup> {
   const { database, clock, options } = environment;
   const signal = AbortSignal.any([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const now = clock.now();
   let isUncertain = false;
   const commit = async () => {
     try {
-      await database.transaction((sql) =>
-        writeFinish(environment, sql, backup, volume, changes, clock.now()),
-      );
+      await database.transaction((sql) => writeFinish(environment, sql, backup, volume, changes, now));
     } catch (error) {
       // The answer to an earlier commit was lost, the commit was not.
       if (isUncertain && isBackupError(error, 'stale-update') && statusIn(error.details) === 'available')
@@ -154,9 +153,10 @@ export async function releaseSource(environment: ManagerEnvironment, backup: Bac
   const { database, clock } = environment;
   const volume = await findVolume(database.sql, backup.volumeId);
   if (volume === undefined) return;
+  const now = clock.now();
   try {
     await database.transaction(async (sql) => {
-      await moveSource(sql, backup, volume, 'error_backing-up', clock.now());
+      await moveSource(sql, backup, volume, 'error_backing-up', now);
       const making = await listBackups(sql, { volumeId: volume.id, status: 'creating' });
       const other = making.find(({ id, snapshotId }) => id !== backup.id && snapshotId === backup.snapshotId);
       if (other === undefined) return;

@@ -130,9 +130,10 @@ export function createLocalVolumes(
     const { projectId, userId } = context;
     const { availabilityZone } = options;
     const row = { id, projectId, userId, host, sizeGiB, availabilityZone, name, description };
+    const now = clock.now();
     await database.transaction(async (inner) => {
-      await insertVolume(inner, { ...row, status: 'creating' }, clock.now());
-      await setVolumeMetadata(inner, id, metadata ?? {}, clock.now());
+      await insertVolume(inner, { ...row, status: 'creating' }, now);
+      await setVolumeMetadata(inner, id, metadata ?? {}, now);
     });
     try {
       await backend.createVolume(volumeName(id), sizeGiB * gibibyte, closing);

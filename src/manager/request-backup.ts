@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { insertBackupMetadata, type UserMetadata } from '../database/backup-metadata.ts';
 import { getBackup, insertBackup, newestBackup } from '../database/backups.ts';
 import { getSnapshot, moveSnapshot } from '../database/snapshots.ts';
+import { requireNotInserted } from '../database/transaction.ts';
 import { getVolume, moveVolume } from '../database/volumes.ts';
 import type { Backup } from '../model/backup.ts';
 import { BackupError } from '../model/errors.ts';
@@ -39,6 +40,7 @@ export async function requestBackup(
   const id = randomUUID();
   const now = clock.now();
   await database.transaction(async (sql) => {
+    await requireNotInserted(sql, 'backups', id);
     const volume = await getVolume(sql, request.volumeId, context.projectId);
     const snapshot =
       request.snapshotId === null ? null : await getSnapshot(sql, request.snapshotId, context.projectId);

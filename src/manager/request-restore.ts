@@ -65,8 +65,8 @@ async function claim(
       `Invalid volume: volume size ${volume.sizeGiB} is too small to restore backup of size ${backup.sizeGiB}.`,
     );
   }
+  const now = clock.now();
   await database.transaction(async (sql) => {
-    const now = clock.now();
     const changes = { restoreVolumeId: volume.id, host: options.host };
     await moveBackup(sql, backup.id, { from: ['available'], to: 'restoring' }, changes, now);
     const launched = volume.status === 'creating' ? { launchedAt: now } : {};

@@ -125,10 +125,11 @@ async function finish(
 ): Promise<void> {
   const { database, clock, options } = environment;
   const signal = AbortSignal.any([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const now = clock.now();
   let isUncertain = false;
   const commit = async () => {
     try {
-      await database.transaction((sql) => writeFinish(environment, sql, backup, volume, meta, clock.now()));
+      await database.transaction((sql) => writeFinish(environment, sql, backup, volume, meta, now));
     } catch (error) {
       // The answer to an earlier commit was lost, the commit was not.
       const isDone = isBackupError(error, 'stale-update') && error.details['status'] === 'available';

@@ -105,12 +105,14 @@ export function createRig(
     /** How often rows are looked at while their operations run; hardly ever unless given. */
     readonly watchIntervalMs?: number;
     readonly quota?: QuotaRules;
+    /** Another database than one of its own in memory; the rig closes it. */
+    readonly database?: Database;
     /** Told of each line of the log. */
     readonly onLine?: (line: string) => void;
     readonly on?: Rig;
   } = {},
 ): Rig {
-  const database = changes.on?.database ?? openSqliteDatabase(':memory:');
+  const database = changes.on?.database ?? changes.database ?? openSqliteDatabase(':memory:');
   const objectLists = createBudget((changes.maxObjects ?? 10_000) * bytesPerObject);
   const objects = changes.on?.objects ?? createMemoryStore();
   const store = createFaultyStore(objects);
@@ -197,7 +199,14 @@ export function createRig(
       const fields = { id, projectId: 'demo', userId: 'tester', host, availabilityZone: 'nova' };
       await insertVolume(
         database.sql,
-        { ...fields, sizeGiB: toGiB(sizeBytes), status: 'available', name: 'v', description: null },
+        {
+          ...fields,
+          sizeGiB: toGiB(sizeBytes),
+          status: 'available',
+          name: 'v',
+          description: null,
+          ...(changes.database === undefined ? {} : { volumeTypeId: randomUUID() }),
+        },
         clock.now(),
       );
       return id;

@@ -4,7 +4,7 @@ import { connect, createServer, type Socket } from 'node:net';
 
 export type Cut = {
   /** What the client's message has in it. */
-  readonly at: string;
+  readonly at: RegExp;
   readonly when: 'before the server' | 'after the server' | 'silence';
   /** How many connections. */
   readonly times: number;
@@ -42,7 +42,7 @@ export async function startCuttingProxy(targetPort: number): Promise<CuttingProx
     let isSilent = false;
     client.on('data', (piece: Buffer) => {
       const { plan } = state;
-      const isDue = plan !== null && state.cuts < plan.times && piece.includes(plan.at);
+      const isDue = plan !== null && state.cuts < plan.times && plan.at.test(piece.toString('latin1'));
       if (isDue) {
         state.cuts += 1;
         if (plan.when === 'before the server') {
