@@ -11,7 +11,6 @@
 import { randomUUID } from 'node:crypto';
 import { createTaskGroup } from '../async/task-group.ts';
 import {
-  findBackup,
   listIncompleteBackups,
   listTemporaryOwners,
   moveBackup,
