@@ -2,7 +2,7 @@
  * How the making of a backup ends: in one transaction, or undone. What it took is given back in either case: the volume or the
  * Cinder snapshot, objects and storage snapshot, temporary volumes.
  */
-import { countDependent, findBackup, getBackup, listBackups, moveBackup } from '../database/backups.ts';
+import { countDependent, findBackupEver, getBackup, listBackups, moveBackup } from '../database/backups.ts';
 import type { Sql } from '../database/database.ts';
 import { moveSnapshot } from '../database/snapshots.ts';
 import { findVolume, moveVolume } from '../database/volumes.ts';
@@ -108,7 +108,7 @@ export async function undoBackup(
   ];
   let backup: Backup | undefined;
   try {
-    backup = await persist(() => findBackup(database.sql, asked.id), rows);
+    backup = await persist(() => findBackupEver(database.sql, asked.id), rows);
   } catch (unreadable) {
     return settleAll(error, [() => Promise.reject(unreadable), ...giveBack(asked.row)]);
   }
@@ -116,9 +116,16 @@ export async function undoBackup(
   const found = backup;
   const isUnfinished = found.status === 'creating' || found.status === 'deleting';
   const isOurs = isUnfinished || (asked.began && found.objectCount === null);
-  const removals = isOurs
-    ? [() => removeObjects(resources.store, found, signal), () => dropSnapshotsOf(environment, found, signal)]
-    : [];
+  // Deleted by another host: what was stored after it had looked is nobody's.
+  const isDeleted = found.deleted && asked.began;
+  const removals =
+    isOurs || isDeleted
+      ? [
+          () => removeObjects(resources.store, found, signal),
+          () => dropSnapshotsOf(environment, found, signal),
+        ]
+      : [];
+  if (found.deleted) return settleAll(error, removals);
   return settleAll(error, [
     ...removals,
     ...giveBack(found),

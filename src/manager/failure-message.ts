@@ -34,7 +34,10 @@ export async function tellFailure(
   }
 }
 
-/** Nothing of a cancellation; of a refusal what it says; else where the work failed. */
+/**
+ * Nothing of a cancellation; of a refusal what it says; else where the work failed: what cannot be reached or is not on the
+ * storage could not be attached.
+ */
 function detailOf(error: unknown): FailureDetail | null {
   const first: unknown = error instanceof AggregateError ? error.errors[0] : error;
   if (!(first instanceof BackupError)) return 'driver';
@@ -42,5 +45,5 @@ function detailOf(error: unknown): FailureDetail | null {
   if (code === 'cancelled') return null;
   if (Object.hasOwn(details, 'message'))
     return isFailureDetail(details['message']) ? details['message'] : null;
-  return code === 'agent-unavailable' ? 'attach' : 'driver';
+  return code === 'agent-unavailable' || code === 'not-found' ? 'attach' : 'driver';
 }

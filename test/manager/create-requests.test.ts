@@ -208,6 +208,31 @@ test('a backup that another process deletes while it is made ends, and leaves no
   }
 });
 
+test('a backup that another host has deleted altogether while it is made leaves no objects', async () => {
+  const watched = createRig(machine, { watchIntervalMs: 5 });
+  const asked = createRequestRig(watched);
+  try {
+    const volumeId = await watched.addVolume(sizeBytes);
+    await asked.setVolume(volumeId, { status: 'backing-up', previous_status: 'available' });
+    const backupId = await asked.addBackup(volumeId, 'creating');
+    const hold = watched.store.hold('put', /-00003$/);
+    await asked.send('create_backup.full', { backupId }, { waits: false });
+    const putting = await hold.reached;
+    const gone = { status: 'deleted', deleted: true };
+    await watched.database.sql.updateTable('backups').set(gone).where('id', '=', backupId).execute();
+    await asked.setVolume(volumeId, { status: 'available' });
+    if (!putting.aborted) await once(putting, 'abort');
+    hold.open();
+    await asked.settled();
+    expect(keysIn(watched)).toEqual([]);
+    expect(await watched.snapshotOwners(volumeId)).toEqual([]);
+    expect(await watched.row(backupId)).toMatchObject({ status: 'deleted' });
+    expect(await watched.volumeStatus(volumeId)).toBe('available');
+  } finally {
+    await watched.close();
+  }
+});
+
 test('a backup that cinder-backup began is made from its beginning, and its temporary volume goes', async () => {
   const volumeId = await takenVolume('in-use');
   const temporary = randomUUID();
