@@ -4,45 +4,57 @@ import { digestBytes } from '../model/digest.ts';
 import { BackupError } from '../model/errors.ts';
 import type { Codec } from '../model/codec.ts';
 import type { BodyCodecs } from './codecs/open-codecs.ts';
-import type { SealJob, UnsealedObject } from './sealer.ts';
+import type { SealJob } from './sealer.ts';
 
-/** Where a body stands: in `out`, or in the slab if the job has no `out`. */
-export type SealedPlace = {
-  readonly codec: Codec;
-  readonly md5: string;
-  readonly start: number;
-  readonly length: number;
+/** A job as it travels: three numbers for each object, which clone at a fraction of the cost of as many objects. */
+export type SlabJob = Omit<SealJob, 'objects'> & {
+  /** Of each object: start in the slab, length, offset in the volume. */
+  readonly objects: Float64Array;
 };
+
+/** Where the bodies stand: in `out`, or in the slab if the job has no `out`. */
+export type SealedSlab = {
+  /** Of each object: start and length of its body, and 1 if it is compressed, else 0. */
+  readonly bodies: Float64Array;
+  /** The MD5 of each object, 32 hex digits, one after the other. */
+  readonly md5s: string;
+};
+
+export const numbersOfObject = 3;
+export const numbersOfBody = 3;
+export const digitsOfMd5 = 32;
 
 /**
  * Compares every block with its digest, hashes and compresses every object. As in Cinder (_prepare_output_data of
  * cinder/backup/chunkeddriver.py) an object that compression does not make smaller stays as it is. Throws `corrupt`.
  */
-export function sealSlab(job: SealJob, codecs: BodyCodecs): SealedPlace[] {
+export function sealSlab(job: SlabJob, codecs: BodyCodecs): SealedSlab {
   const slab = Buffer.from(job.slab);
   const out = job.out === null ? null : Buffer.from(job.out);
-  const places: SealedPlace[] = [];
+  const count = job.objects.length / numbersOfObject;
+  const bodies = new Float64Array(count * numbersOfBody);
+  let md5s = '';
   let digestAt = 0;
   let outAt = 0;
-  for (const object of job.objects) {
-    const bytes = slab.subarray(object.start, object.start + object.length);
-    digestAt = checkBlocks(object, bytes, job, digestAt);
-    const md5 = hash('md5', bytes, 'hex');
+  for (let n = 0; n < count; n += 1) {
+    const [start = 0, length = 0, offset = 0] = job.objects.subarray(n * numbersOfObject);
+    const bytes = slab.subarray(start, start + length);
+    digestAt = checkBlocks(offset, bytes, job, digestAt);
+    md5s += hash('md5', bytes, 'hex');
     if (out === null || job.codec === 'none') {
-      places.push({ codec: 'none', md5, start: object.start, length: object.length });
+      bodies.set([start, length, 0], n * numbersOfBody);
       continue;
     }
-    const room = out.subarray(outAt, outAt + object.length - 1);
+    const room = out.subarray(outAt, outAt + length - 1);
     const written = codecs[job.codec].compress(bytes, room);
     if (written === null) bytes.copy(out, outAt);
-    const length = written ?? object.length;
-    places.push({ codec: written === null ? 'none' : job.codec, md5, start: outAt, length });
-    outAt += length;
+    bodies.set([outAt, written ?? length, written === null ? 0 : 1], n * numbersOfBody);
+    outAt += written ?? length;
   }
-  return places;
+  return { bodies, md5s };
 }
 
-function checkBlocks(object: UnsealedObject, bytes: Buffer, job: SealJob, digestAt: number): number {
+function checkBlocks(offset: number, bytes: Buffer, job: SlabJob, digestAt: number): number {
   let at = digestAt;
   for (let start = 0; start < bytes.length; start += job.blockSize) {
     const block = bytes.subarray(start, start + job.blockSize);
@@ -51,8 +63,8 @@ function checkBlocks(object: UnsealedObject, bytes: Buffer, job: SealJob, digest
     if (hash('sha256', block, 'buffer').equals(said)) continue;
     throw new BackupError(
       'corrupt',
-      `the agent's bytes do not match its digest at offset ${object.offset + start}: check the memory and the network of the agent's host, then back up again`,
-      { details: { offset: object.offset + start } },
+      `the agent's bytes do not match its digest at offset ${offset + start}: check the memory and the network of the agent's host, then back up again`,
+      { details: { offset: offset + start } },
     );
   }
   return at;

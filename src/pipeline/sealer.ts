@@ -7,6 +7,7 @@ import { availableParallelism } from 'node:os';
 import type { Logger } from '../log.ts';
 import type { Codec } from '../model/codec.ts';
 import type { DeflateEffort } from './codecs/open-codecs.ts';
+import { digitsOfMd5, numbersOfBody, numbersOfObject } from './seal-slab.ts';
 import { startSealThreads } from './seal-threads.ts';
 import { unsealInPieces } from './unseal-session.ts';
 
@@ -130,13 +131,20 @@ export async function createSealer(options: SealerOptions): Promise<Sealer> {
     threads: count,
     shelf: createSlabShelf(),
     async seal(job) {
-      const places = await threads.run({ kind: 'seal', job });
+      const objects = new Float64Array(job.objects.length * numbersOfObject);
+      for (const [n, { start, length, offset }] of job.objects.entries()) {
+        objects.set([start, length, offset], n * numbersOfObject);
+      }
+      const { bodies, md5s } = await threads.run({ kind: 'seal', job: { ...job, objects } });
       const memory = job.out ?? job.slab;
-      return places.map(({ codec, md5, start, length }) => ({
-        codec,
-        md5,
-        body: Buffer.from(memory, start, length),
-      }));
+      return job.objects.map((_, n) => {
+        const [start = 0, length = 0, compressed = 0] = bodies.subarray(n * numbersOfBody);
+        return {
+          codec: compressed === 1 ? job.codec : 'none',
+          md5: md5s.slice(n * digitsOfMd5, (n + 1) * digitsOfMd5),
+          body: Buffer.from(memory, start, length),
+        };
+      });
     },
     sealZeros(lengthBytes, codec) {
       const key = `${codec} ${lengthBytes}`;
