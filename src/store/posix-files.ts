@@ -4,6 +4,8 @@ import { BackupError, throwIfAborted } from '../model/errors.ts';
 import { attempt, fileMode, posixError, systemCode } from './posix-error.ts';
 
 const writeBytes = 8 * 1024 * 1024;
+/** So much is worth a sync of its own while more is being written. */
+const aheadBytes = 4 * 1024 * 1024;
 const pieceBytes = 1024 * 1024;
 /** Objects up to this size are read at once, and closed before their first byte is handed out. */
 const wholeBytes = 2 * 1024 * 1024;
@@ -11,6 +13,8 @@ const wholeBytes = 2 * 1024 * 1024;
 /** A new file that is not yet known by its name. */
 export type NewFile = {
   write(bytes: Buffer, signal: AbortSignal): Promise<void>;
+  /** Begins an fdatasync, if enough has been written since the last and none runs; its error is that of `sync`. */
+  syncAhead(): void;
   /** fdatasync. */
   sync(): Promise<void>;
   /** Closes it; an error (NFS reports a full disk here) means that it is not whole. */
@@ -25,6 +29,8 @@ export async function createFile(path: string): Promise<NewFile> {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
   const handle = await attempt(`create ${path}`, open(path, flags, fileMode));
   let position = 0;
+  let ahead: { readonly running: Promise<void>; readonly upTo: number } | undefined;
+  let isSyncing = false;
   const file: NewFile = {
     async write(bytes, signal) {
       for (let at = 0; at < bytes.length;) {
@@ -35,9 +41,31 @@ export async function createFile(path: string): Promise<NewFile> {
         position += bytesWritten;
       }
     },
-    sync: () => attempt(action, handle.datasync()),
-    close: () => attempt(action, handle.close()),
+    syncAhead() {
+      if (isSyncing || position - (ahead?.upTo ?? 0) < aheadBytes) return;
+      isSyncing = true;
+      // After one that failed, the kernel calls the lost pages clean: the failure stays.
+      const before = ahead?.running;
+      const sync = async () => {
+        await before;
+        await attempt(action, handle.datasync());
+      };
+      const running = sync().finally(() => {
+        isSyncing = false;
+      });
+      running.catch(() => undefined);
+      ahead = { running, upTo: position };
+    },
+    async sync() {
+      await ahead?.running;
+      await attempt(action, handle.datasync());
+    },
+    async close() {
+      await ahead?.running;
+      await attempt(action, handle.close());
+    },
     async discard() {
+      await ahead?.running.catch(() => undefined);
       await handle.close().catch(() => undefined);
       await unlink(path).catch(() => undefined);
     },

@@ -173,7 +173,10 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       const name = requireFileName(key);
       const directory = await existing(container);
       await store(container, directory, name, signal, async (file) => {
-        for await (const piece of body) await file.write(piece, signal);
+        for await (const piece of body) {
+          await file.write(piece, signal);
+          file.syncAhead();
+        }
         await durability.flush(directory, signal);
         await file.sync();
       });

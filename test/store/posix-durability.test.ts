@@ -79,8 +79,9 @@ describe('durability', () => {
   test('starts a second sync after 64 MiB, and lets puts wait when two are behind', async () => {
     const { promise, resolve } = Promise.withResolvers<void>();
     gate = promise;
-    // The first two begin a sync, the next 32 a second.
-    await add(34, 2 * 1024 * 1024);
+    // The 38th begins a sync, which the gate holds up; 64 MiB more a second one.
+    await add(40, 110 * 1024);
+    await add(32, 2 * 1024 * 1024, 40);
     let passed = 0;
     const names = Array.from({ length: 40 }, (_, n) => `b-${n}`);
     const waiting = names.map(async (name) => {
@@ -117,7 +118,7 @@ describe('durability', () => {
   test('keeps the failure of a sync that started by itself for the next flush', async () => {
     gate = Promise.reject(new Error('EIO'));
     gate.catch(() => undefined);
-    await add(40, 2 * 1024 * 1024);
+    await add(40, 110 * 1024);
     await expect.poll(() => syncs).toBe(1);
     gate = Promise.resolve();
     await expect(durability.flush(directory, signal)).rejects.toMatchObject({ retryable: false });
