@@ -2,6 +2,7 @@
 import { randomUUID } from 'node:crypto';
 import { once } from 'node:events';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import type { Database } from '../../src/database/database.ts';
 import { getVolume } from '../../src/database/volumes.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import { createRequestRig, type RequestRig } from './recorded-requests.ts';
@@ -76,6 +77,50 @@ test('it is told of from start to end, with a percentage that grows to 100', asy
   const { prefix } = await rig.row(backupId);
   expect(requests.told[1]?.extra).toEqual({ id: 1, list: [], prefix, volume_meta: null, backup_percent: 0 });
   expect(requests.told[2]?.extra).toMatchObject({ backup_percent: 100 });
+});
+
+test('what was opened for a request is let go of when its work has ended, however it ended', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  const hold = rig.store.hold('put', /-00001$/);
+  await requests.send('create_backup.full', { backupId }, { waits: false });
+  await hold.reached;
+  expect(requests.ended).toBe(0);
+  hold.open();
+  await requests.settled();
+  expect(requests.ended).toBe(1);
+  await requests.send('create_backup.full', { backupId });
+  expect(requests.ended).toBe(2);
+});
+
+test('a backup whose last commit went through without an answer is available, and counts once', async () => {
+  let losesAnswer = false;
+  const database: Database = {
+    ...rig.database,
+    async transaction(work) {
+      await rig.database.transaction(work);
+      if (!losesAnswer) return;
+      losesAnswer = false;
+      throw new BackupError('database-unavailable', 'the connection was lost after COMMIT');
+    },
+  };
+  const asked = createRequestRig(rig, { database });
+  const volumeId = await takenVolume();
+  const parentId = await asked.addBackup(volumeId, 'creating');
+  await asked.send('create_backup.full', { backupId: parentId });
+  await asked.setVolume(volumeId, { status: 'backing-up', previous_status: 'available' });
+  const backupId = await asked.addBackup(volumeId, 'creating', { parent_id: parentId });
+  const hold = rig.store.hold('putStream', /_metadata$/);
+  await asked.send('create_backup.incremental', { backupId }, { waits: false });
+  await hold.reached;
+  losesAnswer = true;
+  hold.open();
+  await asked.settled();
+  expect(losesAnswer).toBe(false);
+  expect(rig.operations.list()[0]).toMatchObject({ state: 'succeeded' });
+  expect(await rig.row(backupId)).toMatchObject({ status: 'available' });
+  expect(await rig.row(parentId)).toMatchObject({ dependents: 1 });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
 });
 
 test('an increment counts at its parent', async () => {

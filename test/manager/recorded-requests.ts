@@ -29,6 +29,8 @@ export type RequestRig = {
   readonly removedVolumes: readonly string[];
   readonly removedSnapshots: readonly string[];
   isWorking: boolean;
+  /** How many requests have let go of what was opened for them. */
+  readonly ended: number;
   /** Gives a recorded request to the dispatch, about another backup and volume; waits for what it starts unless told not to. */
   send(
     name: string,
@@ -46,20 +48,29 @@ export type RequestRig = {
   messages(): Promise<readonly { readonly event: string; readonly resource: string | null }[]>;
 };
 
-export function createRequestRig(rig: Rig): RequestRig {
+/** `changes` replace parts of the environment in which requests are done. */
+export function createRequestRig(
+  rig: Rig,
+  changes: Partial<Pick<ManagerEnvironment, 'database'>> = {},
+): RequestRig {
   const told: Told[] = [];
+  let ended = 0;
   const removedVolumes: string[] = [];
   const removedSnapshots: string[] = [];
   const { sql } = rig.database;
   const cloud: Cloud = {
     ...rig.environment.cloud,
     isWorking: () => state.isWorking,
+    end: async () => {
+      ended += 1;
+      await Promise.resolve();
+    },
     notify: (backup, event, extra) =>
       void told.push({ event, backupId: backup.id, status: backup.status, extra }),
     removeVolume: async (id) => await Promise.resolve(void removedVolumes.push(id)),
     removeSnapshot: async (id) => await Promise.resolve(void removedSnapshots.push(id)),
   };
-  const environment = { ...rig.environment, cloud };
+  const environment = { ...rig.environment, ...changes, cloud };
   const verbs = createStartVerbs(rig.operations);
   const dispatch = createDispatch(
     createRequestEndpoints({ operations: rig.operations, verbs }),
@@ -76,6 +87,9 @@ export function createRequestRig(rig: Rig): RequestRig {
     removedVolumes,
     removedSnapshots,
     isWorking: true,
+    get ended() {
+      return ended;
+    },
     settled,
     async send(name, { backupId, volumeId, args: more = {} }, options = { waits: true }) {
       const { payload_raw: payload } = wireFixture(name);
