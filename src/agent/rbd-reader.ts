@@ -3,16 +3,17 @@
  * bytes come while the last ones are hashed. Runs in a reader thread.
  */
 import { BackupError, invariant } from '../model/errors.ts';
-import type { Extent } from '../model/extent.ts';
+import { totalLength, type Extent } from '../model/extent.ts';
 import type { NativeMemory, RbdCalls } from './rbd-calls.ts';
 import { translateRbdError } from './rbd-errors.ts';
 import type { ReadBytes } from './reader-job.ts';
 import type { ReadHandle } from './volume-backend.ts';
 
-/** Room for the reads of one job; a single read that is longer gets twice its length. */
-const windowBytes = 2 * 1024 * 1024;
-/** Windows that a thread keeps: one for the job that it does and one for the next. */
-const keptWindows = 2;
+const MiB = 1024 * 1024;
+/** Room for the reads of one job that are on their way at once; larger where a single read is. */
+const windowBytes = 2 * MiB;
+/** Windows that a thread keeps: one for each job that it holds. */
+const keptWindows = 4;
 
 type RbdHandle = Extract<ReadHandle, { readonly kind: 'rbd' }>;
 
@@ -34,7 +35,8 @@ export function createRbdReader(calls: RbdReadCalls): RbdReader {
     start(handle, reads) {
       const planned = [...reads];
       const longest = planned.reduce((most, { length }) => Math.max(most, length), 0);
-      const room = Math.max(windowBytes, 2 * longest);
+      const total = totalLength(planned);
+      const room = total <= windowBytes ? Math.max(total, MiB) : Math.max(windowBytes, 2 * longest);
       const at = free.findIndex(({ bytes }) => bytes.length >= room);
       const memory = (at < 0 ? undefined : free.splice(at, 1)[0]) ?? calls.allocate(room);
       return readInto(calls, handle, planned, memory, () => {

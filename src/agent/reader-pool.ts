@@ -4,7 +4,8 @@
  * Jobs are about 1 MiB of data each, whether that is one extent or a thousand scattered blocks. Of one stream at
  * most `threads + 2` jobs run, wait or lie finished until their turn; a reader that does not take its pieces holds
  * everything back. Buffers travel to the worker, back, and are used again when a piece is released, so a stream
- * holds about (threads + 4) * 1.3 MiB, whatever it reads.
+ * holds about (threads + 4) * 1.3 MiB, whatever it reads; one of an RBD snapshot has four jobs more, whose bytes are on
+ * their way from the cluster meanwhile.
  */
 import { availableParallelism } from 'node:os';
 import { createQueue } from '../async/queue.ts';
@@ -50,6 +51,10 @@ const maxEntries = 2048;
 const digestJobBytes = 8 * 1024 * 1024;
 const maxDigestsPerFrame = 4096;
 const keptBuffers = 8;
+/** A worker does one job while the bytes of the others are on their way from a cluster. */
+const jobsPerWorker = 4;
+/** Jobs of a stream that wait for a cluster, beside one for each thread: its answers take longer than those of a disk. */
+const aheadOfCluster = 5;
 
 /** As many threads as there are cores, but no more than four: SHA-256 of four cores is more than a network takes. */
 export const defaultReaderThreads = Math.min(4, availableParallelism());
@@ -58,6 +63,7 @@ export function createReaderPool(options: { readonly threads?: number | undefine
   const pool = createThreadPool<ReaderJob, ReaderResult>({
     module: workerModule('reader-worker'),
     threads: options.threads ?? defaultReaderThreads,
+    jobsPerWorker,
   });
   const free: ArrayBuffer[] = [];
 
@@ -87,7 +93,8 @@ export function createReaderPool(options: { readonly threads?: number | undefine
     async *stream(request, outer) {
       const stopped = new AbortController();
       const signal = AbortSignal.any([outer, stopped.signal]);
-      const queue = createQueue<{ batch: Batch; result: Promise<ReaderResult> }>(pool.threads + 1);
+      const ahead = request.handle.kind === 'rbd' ? aheadOfCluster : 1;
+      const queue = createQueue<{ batch: Batch; result: Promise<ReaderResult> }>(pool.threads + ahead);
       const running = new Set<Promise<void>>();
       const feed = async () => {
         try {

@@ -1,6 +1,6 @@
 /**
  * A pool of worker threads that run one kind of job each. Threads start with the first jobs and are replaced
- * when they die; a job of a dead thread fails. Every worker holds at most two jobs, so that it never waits for
+ * when they die; a job of a dead thread fails. Every worker holds two jobs (or more), so that it never waits for
  * the main thread between them; the others wait here, first come first served, and leave when their signal aborts.
  */
 import { extname } from 'node:path';
@@ -38,12 +38,13 @@ export function workerModule(name: string): URL {
   return new URL(`./${name}${extname(fileURLToPath(import.meta.url))}`, import.meta.url);
 }
 
-const jobsPerWorker = 2;
-
 export function createThreadPool<Job, Result>(options: {
   readonly module: URL;
   readonly threads: number;
+  /** Jobs that a worker holds at most: two unless given, more where it begins the next while it does one. */
+  readonly jobsPerWorker?: number;
 }): ThreadPool<Job, Result> {
+  const { jobsPerWorker = 2 } = options;
   const waiting: Task<Job, Result>[] = [];
   const members = new Set<Member<Job, Result>>();
   let nextId = 0;
