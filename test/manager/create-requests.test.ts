@@ -314,3 +314,36 @@ test('the log lines of an operation carry the id of the request', async () => {
     await logged.close();
   }
 });
+
+test('beyond backup_max_operations a backup waits for its turn, and a deletion does not', async () => {
+  const narrow = createRig(machine, { maxRunning: 1 });
+  const asked = createRequestRig(narrow);
+  try {
+    const take = async () => {
+      const volumeId = await narrow.addVolume(sizeBytes);
+      await asked.setVolume(volumeId, { status: 'backing-up', previous_status: 'available' });
+      return await asked.addBackup(volumeId, 'creating');
+    };
+    const [first, second, third] = [await take(), await take(), await take()];
+    const hold = narrow.store.hold('put', /-00001$/);
+    await asked.send('create_backup.full', { backupId: first }, { waits: false });
+    await hold.reached;
+    await asked.send('create_backup.full', { backupId: second }, { waits: false });
+    await narrow.database.sql
+      .updateTable('backups')
+      .set({ status: 'deleting' })
+      .where('id', '=', third)
+      .execute();
+    await asked.send('delete_backup', { backupId: third }, { waits: false });
+    await narrow.operations.find('delete', third)?.done;
+    expect((await narrow.row(third)).status).toBe('deleted');
+    const states = narrow.operations.list().map(({ backupId, state }) => [backupId, state]);
+    expect(states).toContainEqual([first, 'running']);
+    expect(states).toContainEqual([second, 'queued']);
+    hold.open();
+    await asked.settled();
+    expect((await narrow.row(second)).status).toBe('available');
+  } finally {
+    await narrow.close();
+  }
+});

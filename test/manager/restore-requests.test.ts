@@ -132,6 +132,7 @@ test('a reset cancels it: the volume is in error, the backup available, and its 
   expect((await rig.row(backupId)).status).toBe('available');
   expect(rig.operations.list()[0]).toMatchObject({ state: 'cancelled' });
   expect(requests.told.map(({ event }) => event).slice(-2)).toEqual(['restore.end', 'reset_status.end']);
+  expect(await requests.messages()).toEqual([]);
 });
 
 test('a status that another process sets cancels it', async () => {
