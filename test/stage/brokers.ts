@@ -34,6 +34,11 @@ export async function rabbitIsReady({ ports }: StageSettings, daemons: Daemons):
   await daemons.ready('rabbitmq', startTimeoutMs, async () => await answersAt(ports.rabbit));
 }
 
+/** Where root logs in without a password. */
+export function databaseSocket({ directory }: Pick<StageSettings, 'directory'>): string {
+  return join(directory, 'mariadb.sock');
+}
+
 export async function startMariaDb({ directory, ports }: StageSettings, daemons: Daemons): Promise<void> {
   const data = join(directory, 'mariadb');
   const conf = join(directory, 'etc', 'my.cnf');
@@ -43,7 +48,7 @@ export async function startMariaDb({ directory, ports }: StageSettings, daemons:
     `[mariadbd]
 user = root
 datadir = ${data}
-socket = ${data}.sock
+socket = ${databaseSocket({ directory })}
 pid-file = ${data}.pid
 bind-address = 127.0.0.1
 port = ${ports.database}
@@ -65,7 +70,7 @@ collation-server = utf8mb3_general_ci
   await daemons.start({ name: 'mariadb', command: '/usr/sbin/mariadbd', args: [`--defaults-file=${conf}`] });
   await daemons.ready('mariadb', startTimeoutMs, async () => await answersAt(ports.database));
   await using connection = await createConnection({
-    socketPath: `${data}.sock`,
+    socketPath: databaseSocket({ directory }),
     user: 'root',
     multipleStatements: true,
   });

@@ -18,7 +18,7 @@ export function cinderConf({ directory }: StageSettings): string {
 export async function writeCinderConf(settings: StageSettings): Promise<void> {
   const state = join(settings.directory, 'cinder');
   for (const each of ['lock', 'coordination', 'tmp']) await mkdir(join(state, each), { recursive: true });
-  const { keystone, rabbit, database, agent } = addressesOf(settings);
+  const { keystone, rabbit, database, agent, glance } = addressesOf(settings);
   await writeFile(
     cinderConf(settings),
     `[DEFAULT]
@@ -42,6 +42,8 @@ service_down_time = 15
 backup_driver_stats_polling_interval = 10
 periodic_interval = 20
 backup_driver = cinder.backup.drivers.swift.SwiftBackupDriver
+glance_api_servers = ${glance}
+image_conversion_dir = ${state}/conversion
 quota_volumes = 200
 quota_snapshots = 200
 quota_backups = 200

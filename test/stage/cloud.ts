@@ -16,9 +16,10 @@ const scriptOf = (name: string) => fileURLToPath(new URL(`../support/${name}`, i
 export async function startKeystone(settings: StageSettings, daemons: Daemons): Promise<void> {
   const directory = join(settings.directory, 'keystone');
   await mkdir(directory, { recursive: true });
-  const { keystone, swift, cinder } = addressesOf(settings);
+  const { keystone, swift, cinder, glance } = addressesOf(settings);
   const services = [
     { type: 'block-storage', name: 'cinder', url: `${cinder}/v3/$(project_id)s` },
+    { type: 'image', name: 'glance', url: glance },
     { type: 'volumev3', name: 'cinderv3', url: `${cinder}/v3/$(project_id)s` },
   ];
   const wanted = {

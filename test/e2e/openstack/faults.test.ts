@@ -297,9 +297,9 @@ describe('the service killed', () => {
       await cloud.stage.daemons.kill(deltaService);
     }
     await cloud.stage.daemons.startAgain(deltaService);
-    await cloud.waitFor('backups', backup, 'error_deleting', { never: [] });
+    await cloud.waitFor('backups', backup, 'error', { never: [] });
     await untilUp();
-    await cloud.admin.run('backup-delete', '--force', backup);
+    await cloud.admin.run('backup-delete', backup);
     await cloud.until('the backup deleted', async () =>
       (await cloud.backupRow(backup))['deleted'] === 1 ? true : undefined,
     );
