@@ -84,8 +84,8 @@ async function sessions() {
   return sessionList.parse(JSON.parse(told));
 }
 
-async function watchers(): Promise<unknown> {
-  return JSON.parse(await cluster.rbd('status', `volumes/${volume}`, '--format', 'json')).watchers;
+async function watchers(of: string): Promise<unknown> {
+  return JSON.parse(await cluster.rbd('status', `volumes/${of}`, '--format', 'json')).watchers;
 }
 
 describe('a cluster', () => {
@@ -257,25 +257,68 @@ agent_port = ${port}
     await ended;
   };
 
-  test('serves its RBD back ends, is killed twice in a stream that goes on, and leaves nothing in the cluster', async () => {
+  const begin = async () => {
     port = await freePort();
     client = connect(`http://127.0.0.1:${port}`, 60);
     await start();
+  };
+  const stop = async () => {
+    const ended = once(agent, 'close');
+    agent.kill('SIGTERM');
+    expect(await ended).toEqual([0, null]);
+    await client.close();
+  };
+
+  test('serves its RBD back ends, is killed twice in a stream that goes on, and leaves nothing in the cluster', async () => {
+    await begin();
     expect(await client.backends(signal)).toEqual([
       { name: 'ceph', type: 'rbd', delta: 'extents', restore: true, create_volume: false },
     ]);
     const source = await takeSnapshot(volume);
     const covered = await readThrough(source, async (third) => {
       if (third > 2) return;
-      expect(await watchers()).toEqual([]);
+      expect(await watchers(volume)).toEqual([]);
       await kill();
       await start();
     });
     expect(covered).toBe(sizeBytes);
-    const ended = once(agent, 'close');
-    agent.kill('SIGTERM');
-    expect(await ended).toEqual([0, null]);
-    await client.close();
-    expect(await watchers()).toEqual([]);
+    await stop();
+    expect(await watchers(volume)).toEqual([]);
+  });
+
+  test('is killed in a restore and in a snapshot, and both can be done again', async () => {
+    const lengthBytes = 16 * MiB;
+    const target = volumeName(randomUUID());
+    await createImage(cluster, target, lengthBytes, { objectSize: '4M' });
+    await begin();
+    const restore = async (interrupt: () => Promise<void>) => {
+      const open = await client.target({ backend: 'ceph', volume: target, lengthBytes, signal });
+      await open.writeData(0, patternBytes(0, 8 * MiB, 7));
+      await interrupt();
+      await open.writeData(8 * MiB, patternBytes(8 * MiB, 8 * MiB, 7));
+      await open.finish();
+    };
+    const killed = restore(async () => {
+      await kill();
+      await start();
+    });
+    await expect(killed).rejects.toMatchObject({ code: 'agent-unavailable' });
+    await restore(() => Promise.resolve());
+    const snapshot = backupSnapshotName(randomUUID(), 1);
+    const asked = client.createSnapshot('ceph', target, snapshot, signal);
+    await kill();
+    await start();
+    expect((await asked).size_bytes).toBe(lengthBytes);
+    expect(await client.snapshots('ceph', target, signal)).toHaveLength(1);
+    await client.deleteSnapshot('ceph', target, snapshot, signal);
+    let covered = 0;
+    for await (const event of (await takeSnapshot(target)).delta(null, signal)) {
+      if (event.kind !== 'data') continue;
+      expect(event.bytes.equals(patternBytes(event.offset, event.length, 7))).toBe(true);
+      covered += event.length;
+    }
+    expect(covered).toBe(lengthBytes);
+    await stop();
+    expect(await watchers(target)).toEqual([]);
   });
 });
