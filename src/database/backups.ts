@@ -128,6 +128,19 @@ export async function listBackups(sql: Sql, query: BackupQuery): Promise<Backup[
   return rows.map(fromRow);
 }
 
+/** True if another backup that is not deleted has its objects at the same place. */
+export async function isPlaceShared(sql: Sql, { id, container, prefix }: Backup): Promise<boolean> {
+  const other = await sql
+    .selectFrom('backups')
+    .select('id')
+    .where('deleted', '=', false)
+    .where('id', '<>', id)
+    .where('container', '=', container)
+    .where('service_metadata', '=', prefix)
+    .executeTakeFirst();
+  return other !== undefined;
+}
+
 /** Backups of `host` that are neither available nor deleted: what a start has to look at. */
 export async function listIncompleteBackups(sql: Sql, host: string): Promise<Backup[]> {
   const rows = await sql

@@ -61,19 +61,30 @@ export function requirePlace(backup: Backup): BackupPlace {
 }
 
 /**
+ * True if the prefix of the row names another backup: that of a record that was imported under an id of its own, as cinder-backup
+ * lets it be. Its objects may be those of two rows then. Throws `state-invalid` for a prefix that names no backup at all.
+ */
+export function isForeign(backup: Backup): boolean {
+  const prefix = placeOf(backup)?.prefix;
+  if (prefix === undefined || prefix.includes(backup.id)) return false;
+  if (ownerPattern.test(prefix)) return true;
+  throw new BackupError(
+    'state-invalid',
+    `service_metadata of backup ${backup.id} is ${JSON.stringify(prefix)}: it does not name that backup, so nothing was removed; correct the row`,
+  );
+}
+
+const ownerPattern = /_backup_[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}$/u;
+
+/**
  * Removes every object of a backup: first what says that it is complete, then the rest, so that whatever stops it
- * half-way leaves nothing that looks whole. May be called again. `state-invalid` if the row's prefix is not the backup's.
+ * half-way leaves nothing that looks whole. May be called again. `state-invalid` if the row's prefix is not a backup's.
  */
 export async function removeObjects(store: ObjectStore, backup: Backup, signal: AbortSignal): Promise<void> {
   const place = placeOf(backup);
   if (place === undefined || isUnplaced(backup)) return;
+  isForeign(backup);
   const { container, prefix } = place;
-  if (!prefix.includes(backup.id)) {
-    throw new BackupError(
-      'state-invalid',
-      `service_metadata of backup ${backup.id} is ${JSON.stringify(prefix)}: it does not name that backup, so nothing was removed; correct the row`,
-    );
-  }
   for (const key of [metadataKey(prefix), sha256FileKey(prefix)]) await store.remove(container, key, signal);
   await store.flush(container, signal);
   await removePrefix(store, container, prefix, signal);

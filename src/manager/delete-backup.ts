@@ -6,6 +6,7 @@
 import {
   countDependent,
   findBackup,
+  isPlaceShared,
   listBackups,
   moveBackup,
   softDeleteBackup,
@@ -15,7 +16,7 @@ import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts
 import { isOwnService } from '../model/driver-class.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
-import { removeObjects } from './backup-objects.ts';
+import { isForeign, removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf } from './backup-snapshots.ts';
 import { endTemporaries, releaseSource } from './end-backup.ts';
 import type { ManagerEnvironment } from './environment.ts';
@@ -54,7 +55,12 @@ export async function deleteBackup(
     if (backup.objectCount === null) await persist(() => releaseSource(environment, backup), reading);
     requireWorking(environment, backup);
     requireOurs(backup, resources.store.service);
-    await removeObjects(resources.store, backup, run.signal);
+    if (await persist(() => isShared(environment, backup), reading)) {
+      environment.log.warn(
+        { backup: backupId },
+        'its objects are left: they are those of another backup too',
+      );
+    } else await removeObjects(resources.store, backup, run.signal);
     await dropSnapshots(environment, backup, run.signal);
     if (backup.encryptionKeyId !== null) await cloud.keys.remove(backup.encryptionKeyId, run.signal);
     await endTemporaries(environment, context, backup);
@@ -73,6 +79,11 @@ async function requireNoDependents({ database }: ManagerEnvironment, { id }: Bac
   const names = dependents.slice(0, 3).map((each) => each.id);
   const reason = `Incremental backups exist for this backup: ${names.join(', ')}. Delete them first.`;
   throw new BackupError('state-invalid', reason, { details: { message: null, dependents: names } });
+}
+
+/** True if the objects are also those of another row, which they name: the last of the two takes them with it. */
+async function isShared({ database }: ManagerEnvironment, backup: Backup): Promise<boolean> {
+  return isForeign(backup) && (await isPlaceShared(database.sql, backup));
 }
 
 function requireWorking({ cloud }: ManagerEnvironment, { service }: Backup): void {

@@ -69,17 +69,41 @@ test('a deletion that fails half-way leaves no metadata, says why, and can be as
   expect(keysIn(rig)).toEqual([]);
 });
 
-test('a row whose prefix is not its own is not followed', async () => {
-  const { row: other } = await rig.backup(volumeId);
+async function pointTo(id: string, container: string | null, prefix: string | null): Promise<void> {
   await rig.database.sql
     .updateTable('backups')
-    .set({ container: other.container, service_metadata: other.prefix })
-    .where('id', '=', full.id)
+    .set({ container, service_metadata: prefix })
+    .where('id', '=', id)
     .execute();
+}
+
+test('a row whose prefix names no backup is not followed', async () => {
+  const { row: other } = await rig.backup(volumeId);
+  await pointTo(full.id, other.container, 'volume_');
   const operation = await rig.remove(full.id);
   expect(operation.error?.message).toMatch(/does not name that backup, so nothing was removed/);
   const { container, key } = keyOf(other, '_metadata');
   expect(rig.objects.containers.get(container)?.has(key)).toBe(true);
+});
+
+test('a record that was imported under another id leaves the objects to the backup that they name', async () => {
+  const { row: other } = await rig.backup(volumeId);
+  await pointTo(full.id, other.container, other.prefix);
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+  expect(await rig.row(full.id)).toMatchObject({ deleted: true });
+  const { container, key } = keyOf(other, '_metadata');
+  expect(rig.objects.containers.get(container)?.has(key)).toBe(true);
+  expect((await rig.remove(other.id)).state).toBe('succeeded');
+  expect(rig.objects.containers.get(container)?.has(key) ?? false).toBe(false);
+});
+
+test('a record that was imported under another id takes the objects with it when no other backup has them', async () => {
+  const { row: other } = await rig.backup(volumeId);
+  await pointTo(full.id, other.container, other.prefix);
+  await rig.database.sql.deleteFrom('backups').where('id', '=', other.id).execute();
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+  const { container, key } = keyOf(other, '_metadata');
+  expect(rig.objects.containers.get(container)?.has(key) ?? false).toBe(false);
 });
 
 test('a backup of another store is refused', async () => {
