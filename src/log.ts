@@ -49,7 +49,10 @@ export function createLogger(options: LogOptions): Logger {
   return options.destination === undefined ? pino(settings) : pino(settings, options.destination);
 }
 
-/** Lines into a file, which is made with its directory; after SIGHUP into a new one, for those who rotate logs. */
+/**
+ * Lines into a file, which is made with its directory; after SIGHUP into a new one, for those who rotate logs. Each line is
+ * written when it is logged, as on standard output: the last ones before a crash are those that are needed.
+ */
 export function openLogDestination(path: string): DestinationStream {
   const file = destination({ dest: path, mkdir: true, append: true, sync: true });
   process.on('SIGHUP', () => file.reopen());

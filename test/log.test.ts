@@ -1,5 +1,8 @@
+import { mkdtemp, readFile, rename, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, it } from 'vitest';
-import { createLogger, secretFields } from '../src/log.ts';
+import { createLogger, openLogDestination, secretFields, withLogFields } from '../src/log.ts';
 import { BackupError } from '../src/model/errors.ts';
 
 function capture(level = 'info') {
@@ -51,4 +54,44 @@ describe('a secret', () => {
     log.error({ err: new BackupError('access-denied', 'the agent refused', { details }) }, 'failed');
     expect(lines.join('')).not.toContain('hunter2');
   });
+});
+
+it('the fields of a request are on every line that its work writes, and on no other', async () => {
+  const lines: string[] = [];
+  const log = createLogger({ level: 'info', destination: { write: (line) => void lines.push(line) } });
+  const child = log.child({ part: 'store' });
+  await Promise.all([
+    withLogFields({ request_id: 'req-1' }, async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      child.info('one');
+    }),
+    withLogFields({ request_id: 'req-2' }, async () => {
+      await new Promise((resolve) => setImmediate(resolve));
+      child.info('two');
+    }),
+  ]);
+  log.info('three');
+  expect(lines.map((line) => JSON.parse(line))).toMatchObject([
+    { msg: 'one', request_id: 'req-1', part: 'store' },
+    { msg: 'two', request_id: 'req-2', part: 'store' },
+    { msg: 'three' },
+  ]);
+  expect(lines[2]).not.toContain('request_id');
+});
+
+it('a log file is made with its directory, and made anew when it was moved away', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-log-'));
+  try {
+    const path = join(directory, 'cinder', 'backup.log');
+    const log = createLogger({ level: 'info', destination: openLogDestination(path) });
+    log.info('before');
+    await rename(path, `${path}.1`);
+    process.emit('SIGHUP');
+    await expect.poll(async () => await readFile(path, 'utf8').catch(() => null)).toBe('');
+    log.info('after');
+    expect(await readFile(`${path}.1`, 'utf8')).toContain('before');
+    await expect.poll(async () => await readFile(path, 'utf8')).toContain('after');
+  } finally {
+    await rm(directory, { recursive: true });
+  }
 });
