@@ -1,0 +1,31 @@
+import { expect, test } from 'vitest';
+import { openBackends, runConfiguredAgent } from '../../src/main/agent-of-config.ts';
+import { createLogger } from '../../src/log.ts';
+
+const log = createLogger({ level: 'silent' });
+
+test('back ends of which none is RBD are nothing to serve, and are named', async () => {
+  const backends = [
+    {
+      name: 'lvm1',
+      driverClass: 'cinder.volume.drivers.lvm.LVMVolumeDriver',
+      host: 'node1@lvm1',
+      storage: { kind: 'lvm', volumeGroup: 'vg', type: 'thin' },
+    },
+    { name: 'other1', driverClass: 'a.b.C', host: 'node1@other1', storage: { kind: 'other' } },
+  ] as const;
+  await expect(openBackends(backends, log)).rejects.toMatchObject({
+    code: 'config-invalid',
+    message: expect.stringMatching(/lvm1, other1.*no RBD/),
+  });
+  await expect(openBackends([], log)).rejects.toMatchObject({ code: 'config-invalid' });
+});
+
+test('a configuration that is not there, and a flag that is not known beside it, are told', async () => {
+  await expect(runConfiguredAgent(['--config-file', '/nonexistent/cinder.conf'])).rejects.toMatchObject({
+    code: 'config-invalid',
+  });
+  await expect(
+    runConfiguredAgent(['--config-file', '/nonexistent/cinder.conf', '--directory', '/v']),
+  ).rejects.toThrow(/--directory is not known/);
+});
