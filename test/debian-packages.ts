@@ -41,6 +41,7 @@ export const neededPackages = [
   'cinder-volume',
   'cinder-backup',
   'python3-cinderclient',
+  'python3-rados',
   'python3-rbd',
   'python3-pymysql',
   'python3-psycopg2',

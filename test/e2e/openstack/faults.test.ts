@@ -220,7 +220,7 @@ describe('messages that are not requests', () => {
 
 describe('the service killed', () => {
   // Before it is asked for a snapshot, while it reads and stores, and about when it is done.
-  it.each([0, 150, 400, 800, 1600])(
+  it.each([0, 300, 1200])(
     '%i ms into a create: nothing is stuck, and nothing is left over',
     async (delayMs) => {
       const volume = await cloud.makeVolume();
