@@ -2,6 +2,9 @@
  * Frame streams as change events. A stream is opened, decoded and checked; one that is cut - a broken
  * connection, an end without totals, a silence, a retryable error of the agent - is opened again where its last
  * whole frame ended, so that each byte is handed on exactly once. What breaks a rule is never tried again.
+ *
+ * Only the totals say that the agent found its snapshots unharmed after the last byte was read. Where they alone are missing, the last
+ * block is asked for once more, for their sake.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { jitteredBackoffMs, type RetryPolicy } from '../async/backoff.ts';
@@ -44,6 +47,8 @@ export async function* readChangeStream(
   const sum: Counters = { data_bytes: 0, zero_bytes: 0, digests: 0, read_bytes: 0 };
   let startOffset = request.startOffset;
   let planned = false;
+  /** All ranges came, but no totals: nothing more is handed on. */
+  let confirming = false;
   for (let attempt = 1; ; attempt += 1) {
     throwIfAborted(signal);
     const cover = request.cover === null ? null : [...fromOffset(request.cover, startOffset)];
@@ -55,7 +60,7 @@ export async function* readChangeStream(
         for (const piece of batch) {
           for (const frame of decoder.push(piece)) {
             const event = check.accept(frame);
-            if (event === null || event.kind === 'totals') continue;
+            if (event === null || event.kind === 'totals' || confirming) continue;
             if (event.kind === 'plan') {
               if (planned) continue;
               planned = true;
@@ -65,7 +70,7 @@ export async function* readChangeStream(
         }
       }
       requireWhole(request.what, check, decoder);
-      addTotals(sum, check.counted);
+      addTotals(sum, confirming ? readOnly(check.counted) : check.counted);
       yield { kind: 'totals', totals: sum };
       return;
     } catch (error) {
@@ -74,13 +79,17 @@ export async function* readChangeStream(
       failure = error;
     }
 
-    addTotals(sum, check.ended ? check.counted : { ...check.counted, read_bytes: check.counted.data_bytes });
-    if (check.ended || check.covered) {
+    if (!confirming) {
+      addTotals(sum, check.ended ? check.counted : { ...check.counted, read_bytes: check.counted.data_bytes });
+      if (check.position > startOffset) attempt = 1;
+      startOffset = check.position;
+      confirming = check.covered && !check.ended;
+      if (confirming) startOffset = lastBlockBefore(startOffset, request);
+    }
+    if (check.ended) {
       yield { kind: 'totals', totals: sum };
       return;
     }
-    if (check.position > startOffset) attempt = 1;
-    startOffset = check.position;
     if (attempt >= retry.attempts) throw gaveUp(request.what, startOffset, retry.attempts, failure);
     const delayMs = jitteredBackoffMs(retry, attempt);
     log.warn(
@@ -89,6 +98,16 @@ export async function* readChangeStream(
     );
     await sleep(delayMs, undefined, { signal }).catch(() => throwIfAborted(signal));
   }
+}
+
+/** Where the last block of a range that ends at `end` begins. */
+function lastBlockBefore(end: number, { blockSize }: StreamRules): number {
+  return end === 0 ? 0 : end - (end % blockSize === 0 ? blockSize : end % blockSize);
+}
+
+/** Of bytes that were handed on before, only the reading counts. */
+function readOnly({ read_bytes }: StreamTotals): StreamTotals {
+  return { data_bytes: 0, zero_bytes: 0, digests: 0, read_bytes };
 }
 
 /** Throws unless the body that ended held a whole stream and nothing else. */

@@ -273,14 +273,29 @@ describe('a cut stream', () => {
     expect(agent.asks).toHaveLength(3);
   });
 
-  it('needs no further request when only the totals are missing', async () => {
-    const { source, agent } = await openScriptedSource(volume, (ask) =>
-      streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document).slice(0, -1)), {
-        ending: 'close',
-      }),
+  const withoutTotals = (ask: Parameters<typeof kindOf>[0]) =>
+    streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document).slice(0, -1)), {
+      ending: 'close',
+    });
+
+  it('that lacks only the totals is asked for its last block again, and each byte is handed on once', async () => {
+    const { source, agent } = await openScriptedSource(volume, (ask, index) =>
+      index === 0
+        ? withoutTotals(ask)
+        : streamReply(encodeFrames(honestFrames(volume, kindOf(ask), ask.document))),
     );
-    expect(said(await gather(source.delta(null, never)))).toEqual(truthOf(volume));
-    expect(agent.asks).toHaveLength(1);
+    const gathered = await gather(source.delta(null, never));
+    expect(said(gathered)).toEqual(truthOf(volume));
+    expect(agent.asks.map(({ document }) => document['start_offset'])).toEqual([0, 4608]);
+  });
+
+  it('that never gets its totals is given up: nobody has said that the snapshot survived the reading', async () => {
+    const { source, agent } = await openScriptedSource(volume, withoutTotals);
+    await expect(gather(source.delta(null, never))).rejects.toMatchObject({
+      code: 'agent-unavailable',
+      message: expect.stringContaining('after 3 attempts'),
+    });
+    expect(agent.asks.length).toBeGreaterThanOrEqual(3);
   });
 
   it('stays cancelled when the caller aborts between two attempts', async () => {
