@@ -3,7 +3,7 @@
  * cinder/backup/manager.py), and the objects and snapshots that Cinder leaves behind. Called once, before the
  * first request. One backup that cannot be put right does not keep the others from it, nor the service from starting.
  *
- *   creating   objects and snapshot removed, volume given back, backup `error`
+ *   creating   objects and snapshot removed, volume given back, backup `error`; left alone while its import is to come
  *   restoring  volume `error_restoring`, backup `available`
  *   deleting   goes on as an operation; of an encrypted volume: `error_deleting`, since only its user may remove the key
  *   error      temporary volumes that cinder-volume made for it are removed
@@ -17,6 +17,7 @@ import {
   volumesWithBackups,
 } from '../database/backups.ts';
 import type { Backup } from '../model/backup.ts';
+import { isOwnService } from '../model/driver-class.ts';
 import { isBackupError, throwIfAborted } from '../model/errors.ts';
 import { volumeNamePattern } from '../model/names.ts';
 import type { RequestContext } from '../model/request-context.ts';
@@ -56,6 +57,7 @@ export async function reconcile(
     const { id, status } = backup;
     if (status === 'deleting' && backup.encryptionKeyId === null) deleting.push(backup);
     else if (status === 'creating' && backup.service === null && hasQueue) continue;
+    else if (isBeingImported(backup)) continue;
     else if (status === 'creating' || status === 'restoring' || status === 'deleting') {
       log.info({ backup: id, status }, 'backup was interrupted: putting it right');
       reset += 1;
@@ -71,17 +73,27 @@ export async function reconcile(
   return { reset, deleting, droppedSnapshots };
 }
 
+/**
+ * True until import_record comes for a row that cinder-api has made, or brought back from the deleted ones: that row
+ * still names the objects that are to be imported (IMPORT_VOLUME_ID in cinder/backup/api.py).
+ */
+export function isBeingImported({ status, volumeId }: Backup): boolean {
+  return status === 'creating' && volumeId === '00000000-0000-0000-0000-000000000000';
+}
+
 /** Ends a `creating`, a `restoring`, or a `deleting` that nobody else can go on with. */
 export async function endInterrupted(
   environment: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,
 ): Promise<void> {
-  if (backup.status === 'creating') await endCreating(environment, backup, signal);
+  if (isBeingImported(backup)) await failBackup(environment, backup.id, interrupted);
+  else if (backup.status === 'creating') await endCreating(environment, backup, signal);
   else if (backup.status === 'restoring') await endRestoring(environment, backup);
   else await endDeletingEncrypted(environment, backup);
 }
 
+/** Objects of a backup that has a count are whole: they go when somebody deletes the backup. What another driver made is its own. */
 async function endCreating(
   environment: ManagerEnvironment,
   backup: Backup,
@@ -96,8 +108,11 @@ async function endCreating(
       log.error({ backup: backup.id, err }, `${what} of an interrupted backup not removed`);
     }
   };
-  await attempt('objects', () => removeObjects(resources.store, backup, signal));
-  await attempt('snapshot', () => dropSnapshotsOf(environment, backup, signal));
+  if (isOwnService(resources.store.service, backup.service)) {
+    if (backup.objectCount === null)
+      await attempt('objects', () => removeObjects(resources.store, backup, signal));
+    await attempt('snapshot', () => dropSnapshotsOf(environment, backup, signal));
+  }
   await releaseSource(environment, backup);
   await failBackup(environment, backup.id, interrupted);
 }

@@ -29,7 +29,7 @@ afterEach(() => rig.close());
 async function leave(
   id: string,
   status: BackupStatus,
-  columns: Record<string, string | null> = {},
+  columns: Record<string, string | number | null> = {},
 ): Promise<void> {
   await rig.database.sql
     .updateTable('backups')
@@ -68,7 +68,8 @@ test.each([
     .set({ num_dependent_backups: 0 })
     .where('id', '=', full.id)
     .execute();
-  await leave(row.id, 'creating', step === 0 ? { container: null, service_metadata: null } : {});
+  const place = step === 0 ? { container: null, service_metadata: null } : {};
+  await leave(row.id, 'creating', { object_count: null, ...place });
   await leaveVolume(volumeId, 'backing-up', 'in-use');
   await restart();
   expect(await rig.row(row.id)).toMatchObject({
@@ -83,6 +84,16 @@ test.each([
   expect(await rig.snapshotOwners(volumeId)).not.toContain(row.id);
   const { operation } = await rig.backup(volumeId, { incremental: true, force: true });
   expect(operation.state).toBe('succeeded');
+});
+
+test('a create that died when its objects were counted keeps them for who deletes the backup', async () => {
+  const stored = keysIn(rig);
+  await leave(full.id, 'creating');
+  await restart();
+  expect(await rig.row(full.id)).toMatchObject({ status: 'error' });
+  expect(keysIn(rig)).toEqual(stored);
+  expect((await rig.remove(full.id)).state).toBe('succeeded');
+  expect(keysIn(rig)).toEqual([]);
 });
 
 test('a restore that died leaves the volume in error_restoring and the backup available', async () => {

@@ -5,7 +5,7 @@ import { getVolume } from '../../src/database/volumes.ts';
 import { reconcile } from '../../src/manager/init-host.ts';
 import { createLostRequests } from '../../src/manager/lost-requests.ts';
 import { createRequestRig, type RequestRig } from './recorded-requests.ts';
-import { blockSize, createRig, startMachine, type Machine, type Rig } from './rig.ts';
+import { blockSize, createRig, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
 
 const sizeBytes = 8 * blockSize;
 const { signal } = new AbortController();
@@ -88,6 +88,49 @@ test('a backup whose request never comes ends in error at the second look, and i
     failReason: 'incomplete backup reset on manager restart',
   });
   expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test.each([null, 2])(
+  'a deleted backup that is to be imported again keeps its objects, at a start and if no request comes (count %s)',
+  async (count) => {
+    const { row } = await rig.backup(await rig.addVolume(sizeBytes));
+    const stored = keysIn(rig);
+    await rig.database.sql
+      .updateTable('backups')
+      .set({
+        status: 'creating',
+        volume_id: '00000000-0000-0000-0000-000000000000',
+        object_count: count,
+      })
+      .where('id', '=', row.id)
+      .execute();
+    expect(await start()).toMatchObject({ reset: 0 });
+    expect(await rig.row(row.id)).toMatchObject({ status: 'creating', failReason: null });
+    const lost = watch();
+    await lost.look(signal);
+    await lost.look(signal);
+    expect((await rig.row(row.id)).status).toBe('error');
+    expect(keysIn(rig)).toEqual(stored);
+  },
+);
+
+test('what another driver was making is left to it', async () => {
+  const volumeId = await rig.addVolume(sizeBytes);
+  const { row } = await rig.backup(volumeId);
+  const stored = keysIn(rig);
+  await rig.database.sql
+    .updateTable('backups')
+    .set({
+      status: 'creating',
+      object_count: null,
+      service: 'cinder.backup.drivers.ceph.CephBackupDriver',
+    })
+    .where('id', '=', row.id)
+    .execute();
+  await start();
+  expect((await rig.row(row.id)).status).toBe('error');
+  expect(keysIn(rig)).toEqual(stored);
+  expect(await rig.snapshotOwners(volumeId)).toEqual([row.id]);
 });
 
 test('looks count only while requests can come in', async () => {
