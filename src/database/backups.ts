@@ -70,17 +70,25 @@ export async function findBackupEver(sql: Sql, id: string): Promise<Backup | und
   return row === undefined ? undefined : fromRow(row);
 }
 
+export type Temporaries = {
+  readonly volumeId: string | null;
+  readonly snapshotId: string | null;
+  /** The volume that the backup is of. */
+  readonly sourceId: string;
+};
+
 /** The volume and the snapshot that cinder-volume made for a backup, deleted or not; null where there is none. */
-export async function findTemporaries(
-  sql: Sql,
-  id: string,
-): Promise<{ readonly volumeId: string | null; readonly snapshotId: string | null }> {
+export async function findTemporaries(sql: Sql, id: string): Promise<Temporaries> {
   const row = await sql
     .selectFrom('backups')
-    .select(['temp_volume_id', 'temp_snapshot_id'])
+    .select(['temp_volume_id', 'temp_snapshot_id', 'volume_id'])
     .where('id', '=', id)
     .executeTakeFirst();
-  return { volumeId: row?.temp_volume_id ?? null, snapshotId: row?.temp_snapshot_id ?? null };
+  return {
+    volumeId: row?.temp_volume_id ?? null,
+    snapshotId: row?.temp_snapshot_id ?? null,
+    sourceId: row?.volume_id ?? '',
+  };
 }
 
 /** Notes that a temporary volume or snapshot is not the backup's any more. */
@@ -232,6 +240,8 @@ export async function newestBackup(
     readonly volumeId: string;
     readonly projectId?: string | undefined;
     readonly before?: Date | undefined;
+    /** Only of these drivers, or of none. */
+    readonly services?: readonly string[] | undefined;
   },
 ): Promise<Backup | undefined> {
   let select = sql
@@ -242,6 +252,12 @@ export async function newestBackup(
     .where('volume_id', '=', of.volumeId);
   if (of.projectId !== undefined) select = select.where('project_id', '=', of.projectId);
   if (of.before !== undefined) select = select.where('data_timestamp', '<', of.before);
+  const { services } = of;
+  if (services !== undefined) {
+    select = select.where((where) =>
+      where.or([where('service', 'in', services), where('service', 'is', null)]),
+    );
+  }
   const row = await select
     .orderBy('data_timestamp', 'desc')
     .orderBy('created_at', 'desc')
@@ -324,10 +340,16 @@ export async function softDeleteBackup(sql: Sql, id: string, now: Date): Promise
 }
 
 /**
- * Adds `by` (1 or -1) to the number of dependents, never below 0. Nothing happens if the backup is gone. To be in one
- * transaction with what it counts: alone it would count twice when it is done again.
+ * Adds `by` (1 or -1) to the number of dependents, never below 0. Nothing happens, and it says false, if the backup is gone, or
+ * in none of the statuses `among`. To be in one transaction with what it counts: alone it would count twice when it is done again.
  */
-export async function countDependent(sql: Sql, id: string, by: 1 | -1, now: Date): Promise<void> {
+export async function countDependent(
+  sql: Sql,
+  id: string,
+  by: 1 | -1,
+  now: Date,
+  among?: readonly BackupStatus[],
+): Promise<boolean> {
   let update = sql
     .updateTable('backups')
     .set((columns) => ({
@@ -337,7 +359,8 @@ export async function countDependent(sql: Sql, id: string, by: 1 | -1, now: Date
     .where('id', '=', id)
     .where('deleted', '=', false);
   if (by < 0) update = update.where('num_dependent_backups', '>', 0);
-  await update.execute();
+  if (among !== undefined) update = update.where('status', 'in', among);
+  return (await update.executeTakeFirst()).numUpdatedRows > 0n;
 }
 
 /** Ends a repeated transaction that had moved the backup to `to` at `now`. */

@@ -17,6 +17,9 @@ export type BackupEvent =
   | 'delete.end'
   | 'reset_status.end';
 
+/** What cinder-volume made to read a backup from, by its id, and the volume that it was made of. */
+export type Temporary = { readonly id: string; readonly sourceId: string };
+
 /** Copies of encryption keys: each volume and each backup has its own. */
 export type KeyCopies = {
   /** Makes a copy of a key and returns its id. */
@@ -30,10 +33,13 @@ export type Cloud = {
   isWorking(): boolean;
   /** Tells Ceilometer and its like. Never fails, never waits. */
   notify(backup: Backup, event: BackupEvent, extra?: JsonObject): void;
-  /** Asks cinder-volume to remove a temporary volume; nothing happens if it has no row. Returns once the request is sent. */
-  removeVolume(volumeId: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Asks cinder-volume to remove a temporary volume; nothing happens if it has no row. Returns once the request is sent.
+   * `state-invalid` for a volume that is not a temporary one of `sourceId`.
+   */
+  removeVolume(temporary: Temporary, signal: AbortSignal): Promise<void>;
   /** The same for a temporary snapshot. */
-  removeSnapshot(snapshotId: string, signal: AbortSignal): Promise<void>;
+  removeSnapshot(temporary: Temporary, signal: AbortSignal): Promise<void>;
   readonly keys: KeyCopies;
   /** Lets go of what was opened for the request. Called when its work has ended. */
   end(): Promise<void>;

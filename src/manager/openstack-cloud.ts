@@ -16,8 +16,8 @@ export function createOpenstackCloud(deps: OpenstackCloudDeps): Cloud {
   return {
     isWorking,
     notify: (backup, event, extra) => bus.notifier.notifyBackup(context, backup, event, extra),
-    removeVolume: (volumeId, signal) => requestVolumeRemoval(deps, volumeId, signal),
-    removeSnapshot: (snapshotId, signal) => requestSnapshotRemoval(deps, snapshotId, signal),
+    removeVolume: (temporary, signal) => requestVolumeRemoval(deps, temporary, signal),
+    removeSnapshot: (temporary, signal) => requestSnapshotRemoval(deps, temporary, signal),
     keys,
     end,
   };

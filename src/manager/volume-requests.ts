@@ -2,6 +2,9 @@
  * What is asked of cinder-volume: to remove the volumes and snapshots that it made for a backup (cinder/volume/rpcapi.py,
  * delete_volume, delete_snapshot). The objects carry the columns of their rows; what else Cinder's objects have, the other
  * side loads when it needs it.
+ *
+ * Invariant: only what bears the name that cinder-volume gives to temporaries of that very source is asked for, because the
+ * ids come from rows of backups that others write too.
  */
 import type { BusContext } from '../bus/bus-context.ts';
 import { formatTime } from '../bus/cinder-objects.ts';
@@ -14,6 +17,7 @@ import { getVolumeColumns, type Column } from '../database/volumes.ts';
 import { putWorker } from '../database/workers.ts';
 import type { Clock } from '../model/clock.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
+import type { Temporary } from './cloud.ts';
 
 export type VolumeRequestDeps = {
   readonly bus: Pick<MessageBus, 'cast'>;
@@ -94,14 +98,15 @@ const snapshotFields = [
   'deleted',
 ];
 
-/** Asks for a volume to be removed. Does nothing if it has no row. Errors of database and bus. */
+/** Asks for a temporary volume to be removed. Does nothing if it has no row. `state-invalid` for one that is not, errors of database and bus. */
 export async function requestVolumeRemoval(
   { bus, context, database, clock }: VolumeRequestDeps,
-  volumeId: string,
+  { id: volumeId, sourceId }: Temporary,
   signal: AbortSignal,
 ): Promise<void> {
   const volume = await unlessGone(() => getVolumeColumns(database.sql, volumeId));
   if (volume === undefined) return;
+  requireName('volume', volume, `backup-vol-${sourceId}`);
   const status = textOf(volume, 'status') ?? '';
   await putWorker(database.sql, { type: 'Volume', id: volumeId, status }, clock.now());
   const args = {
@@ -115,16 +120,21 @@ export async function requestVolumeRemoval(
   );
 }
 
-/** Asks for a snapshot to be removed: it is `deleting` from then on. Does nothing if it has no row. Errors of database and bus. */
+/** As requestVolumeRemoval, for a temporary snapshot: it is `deleting` from then on. */
 export async function requestSnapshotRemoval(
   { bus, context, database, clock }: VolumeRequestDeps,
-  snapshotId: string,
+  { id: snapshotId, sourceId }: Temporary,
   signal: AbortSignal,
 ): Promise<void> {
   const { sql } = database;
   const snapshot = await unlessGone(() => getSnapshotColumns(sql, snapshotId));
   if (snapshot === undefined) return;
-  const volume = await unlessGone(() => getVolumeColumns(sql, textOf(snapshot, 'volume_id') ?? ''));
+  requireName('snapshot', snapshot, `backup-snap-${sourceId}`);
+  if (textOf(snapshot, 'volume_id') !== sourceId) {
+    const reason = `snapshot ${snapshotId} is not one of volume ${sourceId}: it was not made for a backup of it, and stays`;
+    throw new BackupError('state-invalid', reason);
+  }
+  const volume = await unlessGone(() => getVolumeColumns(sql, sourceId));
   if (volume === undefined) return;
   const from = ['creating', 'available', 'backing-up', 'deleting', 'error'] as const;
   await moveSnapshot(sql, snapshotId, { from, to: 'deleting' }, clock.now());
@@ -133,6 +143,16 @@ export async function requestSnapshotRemoval(
   await bus.cast(
     { target: targetOf(volume), method: 'delete_snapshot', args, version: '3.0', context },
     signal,
+  );
+}
+
+/** The names that cinder-volume gives: _create_temp_volume, _create_temp_snapshot (cinder/volume/driver.py). */
+function requireName(kind: 'volume' | 'snapshot', columns: Columns, expected: string): void {
+  const name = textOf(columns, 'display_name') ?? '';
+  if (name === expected) return;
+  throw new BackupError(
+    'state-invalid',
+    `${kind} ${textOf(columns, 'id')} is named ${JSON.stringify(name)}, not ${expected}: it was not made for a backup, and stays`,
   );
 }
 

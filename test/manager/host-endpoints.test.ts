@@ -199,6 +199,19 @@ test('a record of an older release, with fewer fields, is imported', async () =>
   expect(await row()).toMatchObject({ status: 'available', data_timestamp: null, size: 1 });
 });
 
+test('a record brings no temporary volume or snapshot, and what the row named is forgotten', async () => {
+  await insertRow(before);
+  const named = { temp_volume_id: 'a', temp_snapshot_id: 'b' };
+  await database.sql.updateTable('backups').set(named).execute();
+  const { args, context } = await importOf((record) => ({
+    ...record,
+    temp_volume_id: '4de2eec0-7cc8-4501-966a-439c352d67b2',
+    temp_snapshot_id: '7db933dc-9605-4def-a3ec-3376b5fd67f8',
+  }));
+  await endpoints().import_record(args, context);
+  expect(await row()).toMatchObject({ status: 'available', temp_volume_id: null, temp_snapshot_id: null });
+});
+
 test('a record from the time when services were modules is imported', async () => {
   await insertRow(before);
   const { args, context } = await request('import_record');

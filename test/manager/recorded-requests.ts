@@ -67,8 +67,8 @@ export function createRequestRig(
     },
     notify: (backup, event, extra) =>
       void told.push({ event, backupId: backup.id, status: backup.status, extra }),
-    removeVolume: async (id) => await Promise.resolve(void removedVolumes.push(id)),
-    removeSnapshot: async (id) => await Promise.resolve(void removedSnapshots.push(id)),
+    removeVolume: async ({ id }) => await Promise.resolve(void removedVolumes.push(id)),
+    removeSnapshot: async ({ id }) => await Promise.resolve(void removedSnapshots.push(id)),
   };
   const environment = { ...rig.environment, ...changes, cloud };
   const verbs = createStartVerbs(rig.operations);

@@ -51,7 +51,8 @@ test('the removal of a temporary volume is asked for as cinder-backup asks', asy
       updated_at: time(data.updated_at),
     })
     .execute();
-  await requestVolumeRemoval(deps, data.id, signal);
+  const sourceId = String(data.display_name).slice('backup-vol-'.length);
+  await requestVolumeRemoval(deps, { id: data.id, sourceId }, signal);
   const [request] = sent;
   expect(request).toMatchObject({
     method,
@@ -70,7 +71,7 @@ test('the removal of a temporary volume is asked for as cinder-backup asks', asy
 
 test('a volume that has no row is asked for by nobody', async () => {
   const { sent, deps } = createRequests();
-  await requestVolumeRemoval(deps, '4de2eec0-7cc8-4501-966a-439c352d67b2', signal);
+  await requestVolumeRemoval(deps, { id: '4de2eec0-7cc8-4501-966a-439c352d67b2', sourceId: 'any' }, signal);
   expect(sent).toEqual([]);
 });
 
@@ -94,9 +95,16 @@ test('a temporary snapshot is marked, and asked for at the host of its volume, o
     .execute();
   await database.sql
     .insertInto('snapshots')
-    .values({ ...common, id: snapshotId, volume_id: volumeId, status: 'backing-up', volume_size: 1 })
+    .values({
+      ...common,
+      id: snapshotId,
+      volume_id: volumeId,
+      display_name: `backup-snap-${volumeId}`,
+      status: 'backing-up',
+      volume_size: 1,
+    })
     .execute();
-  await requestSnapshotRemoval(deps, snapshotId, signal);
+  await requestSnapshotRemoval(deps, { id: snapshotId, sourceId: volumeId }, signal);
   expect(sent).toMatchObject([
     {
       method: 'delete_snapshot',
@@ -117,4 +125,59 @@ test('a temporary snapshot is marked, and asked for at the host of its volume, o
   });
   const row = await database.sql.selectFrom('snapshots').selectAll().executeTakeFirstOrThrow();
   expect(row.status).toBe('deleting');
+});
+
+const [source, other, temporary] = [
+  '4de2eec0-7cc8-4501-966a-439c352d67b2',
+  '7db933dc-9605-4def-a3ec-3376b5fd67f8',
+  'bdbc1081-d9a5-444f-b987-3886923383d9',
+];
+
+test.each([
+  ['of a user', 'database'],
+  ['without a name', null],
+  ['made for a backup of another volume', `backup-vol-${other}`],
+])('a volume %s is not asked for, whatever the row of the backup says', async (_which, name) => {
+  const { database, sent, deps } = createRequests();
+  await database.sql
+    .insertInto('volumes')
+    .values({
+      id: temporary,
+      created_at: now,
+      deleted: false,
+      project_id: 'p',
+      user_id: 'u',
+      host: 'a@ceph#ceph',
+      status: 'available',
+      size: 1,
+      display_name: name,
+    })
+    .execute();
+  await expect(requestVolumeRemoval(deps, { id: temporary, sourceId: source }, signal)).rejects.toMatchObject(
+    { code: 'state-invalid', message: expect.stringContaining(temporary) },
+  );
+  expect(sent).toEqual([]);
+  expect(await database.sql.selectFrom('workers').selectAll().execute()).toEqual([]);
+});
+
+test.each([
+  ['of a user', source, 'before the upgrade'],
+  ['of another volume', other, `backup-snap-${source}`],
+])('a snapshot %s is not asked for, and keeps its status', async (_which, volumeId, name) => {
+  const { database, sent, deps } = createRequests();
+  const common = { created_at: now, deleted: false, project_id: 'p', user_id: 'u', status: 'available' };
+  await database.sql
+    .insertInto('volumes')
+    .values([source, other].map((id) => ({ ...common, id, host: 'a@ceph#ceph', size: 1 })))
+    .execute();
+  await database.sql
+    .insertInto('snapshots')
+    .values({ ...common, id: temporary, volume_id: volumeId, display_name: name, volume_size: 1 })
+    .execute();
+  await expect(
+    requestSnapshotRemoval(deps, { id: temporary, sourceId: source }, signal),
+  ).rejects.toMatchObject({ code: 'state-invalid' });
+  expect(sent).toEqual([]);
+  const { status } = await database.sql.selectFrom('snapshots').selectAll().executeTakeFirstOrThrow();
+  expect(status).toBe('available');
 });
