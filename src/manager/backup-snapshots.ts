@@ -1,10 +1,12 @@
 /**
  * The storage snapshots that backups keep. Only names of the form `backup.<id>.snap.<time>` are touched, and of
- * those only the ones whose backup this database knows: an agent may serve several clouds.
+ * those only the ones whose backup this database knows and our driver made: an agent may serve several clouds, and
+ * Cinder's Ceph driver keeps snapshots of its own under such names.
  */
 import { findBackupEver, newestBackup } from '../database/backups.ts';
 import { findVolumeEver } from '../database/volumes.ts';
 import type { Backup } from '../model/backup.ts';
+import { isOwnService, ownServices } from '../model/driver-class.ts';
 import { backupIdOfSnapshot, backupSnapshotName } from '../model/names.ts';
 import { nameOnStorage, type Volume } from '../model/volume.ts';
 import type { SnapshotInfo } from '../protocol/calls.ts';
@@ -45,7 +47,7 @@ export async function dropSnapshotsOf(
 }
 
 /**
- * Removes the snapshots of a volume that no backup needs: all but that of its newest backup and of backups that
+ * Removes the snapshots of a volume that no backup of ours needs: all but that of its newest backup and of backups that
  * are being made. The volume may be gone from the storage. Returns the names.
  */
 export async function dropStaleSnapshots(
@@ -58,12 +60,14 @@ export async function dropStaleSnapshots(
   const volume = nameOnStorage(of);
   const volumeId = of.id;
   const dropped: string[] = [];
-  const newest = await newestBackup(sql, { volumeId });
+  const { service } = environment.resources.store;
+  const newest = await newestBackup(sql, { volumeId, services: ownServices(service) });
   for (const { name } of await backend.listSnapshots(volume, signal)) {
     const backupId = backupIdOfSnapshot(name);
     if (backupId === undefined || backupId === newest?.id) continue;
     const backup = await findBackupEver(sql, backupId);
     if (backup === undefined || backup.volumeId !== volumeId || backup.status === 'creating') continue;
+    if (!isOwnService(service, backup.service)) continue;
     await backend.deleteSnapshot(volume, name, signal);
     dropped.push(name);
   }

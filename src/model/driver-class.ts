@@ -9,3 +9,8 @@
 export function isOwnService(configured: string, service: string | null): boolean {
   return service === null || configured.startsWith(service);
 }
+
+/** What rows say for the driver of class `configured`: the class, and the module of older releases. */
+export function ownServices(configured: string): readonly string[] {
+  return [configured, configured.slice(0, Math.max(0, configured.lastIndexOf('.')))];
+}

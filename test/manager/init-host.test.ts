@@ -137,6 +137,20 @@ test('snapshots of failed, deleted and superseded backups go, those of unknown b
   expect(new Set(await rig.snapshotOwners(volumeId))).toEqual(new Set([newest.id, stranger]));
 });
 
+test('snapshots of backups of another driver stay, and its newest backup does not take the place of ours', async () => {
+  const service = 'cinder.backup.drivers.ceph.CephBackupDriver';
+  const foreign = [(await rig.backup(volumeId)).row, (await rig.backup(volumeId)).row];
+  for (const { id } of [full, ...foreign]) {
+    const name = backupSnapshotName(id, 1);
+    await machine.client.createSnapshot('file', volumeName(volumeId), name, signal);
+    if (id !== full.id)
+      await rig.database.sql.updateTable('backups').set({ service }).where('id', '=', id).execute();
+  }
+  await restart();
+  const owners = new Set([full.id, ...foreign.map(({ id }) => id)]);
+  expect(new Set(await rig.snapshotOwners(volumeId))).toEqual(owners);
+});
+
 test('backups of another host are left alone', async () => {
   await leave(full.id, 'creating', { host: 'peer' });
   await leaveVolume(volumeId, 'backing-up', 'available');
