@@ -23,7 +23,7 @@ import type { SnapshotInfo } from '../protocol/calls.ts';
 import { removeObjects, requirePlace } from './backup-objects.ts';
 import { dropStaleSnapshots, takeBackupSnapshot } from './backup-snapshots.ts';
 import { chooseWay, examineParent, nextWay, type Way } from './choose-way.ts';
-import { endTemporaries, finishBackup, undoBackup } from './end-backup.ts';
+import { endTemporaries, finishBackup, recordedSize, undoBackup } from './end-backup.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
 import { notifyProgress } from './notify-progress.ts';
 import type { OperationRun } from './operations.ts';
@@ -56,7 +56,7 @@ export async function createBackup(
     const backup = await keepKey(environment, placed, volume, run.signal);
     const { current, way, outcome } = await transfer(environment, backup, volume, run);
     const parentId = way.mode === 'full' ? null : backup.parentId;
-    const sizeGiB = Math.max(toGiB(current.size_bytes), backup.sizeGiB, 1);
+    const sizeGiB = recordedSize(options, backup.sizeGiB, toGiB(current.size_bytes));
     const changes = { parentId, sizeGiB, objectCount: outcome.objectCount };
     const finished = await finishBackup(environment, backup, volume, changes, run.signal);
     cloud.notify(finished, 'create.end');

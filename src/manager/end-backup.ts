@@ -12,7 +12,7 @@ import type { RequestContext } from '../model/request-context.ts';
 import type { Volume } from '../model/volume.ts';
 import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf } from './backup-snapshots.ts';
-import type { ManagerEnvironment } from './environment.ts';
+import type { ManagerEnvironment, ManagerOptions } from './environment.ts';
 import { tellFailure } from './failure-message.ts';
 import { persist } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
@@ -57,13 +57,34 @@ async function writeFinish(
   now: Date,
 ): Promise<void> {
   await moveBackup(sql, backup.id, { from: ['creating'], to: 'available' }, changes, now);
-  if (changes.parentId !== null) await countDependent(sql, changes.parentId, 1, now);
+  if (changes.parentId !== null) await countAtParent(sql, backup.id, changes.parentId, now);
   try {
     await moveSource(sql, backup, volume, 'backing-up', now);
   } catch (err) {
     if (!isBackupError(err, 'stale-update', 'not-found')) throw err;
     log.warn({ backup: backup.id, err }, 'source not given back: somebody else moved it');
   }
+}
+
+/** An increment is nothing without its parent, which somebody may have begun to delete while it was made. */
+async function countAtParent(sql: Sql, id: string, parentId: string, now: Date): Promise<void> {
+  if (await countDependent(sql, parentId, 1, now, ['available', 'restoring'])) return;
+  throw new BackupError(
+    'chain-broken',
+    `backup ${parentId}, the parent of ${id}, was deleted or reset meanwhile: make a full backup`,
+  );
+}
+
+/**
+ * What `size` says of a backup that is found to need `neededGiB`. Where there is a quota, what was taken from it when the row was
+ * made, which is the volume's size, as in Cinder (_finish_backup): just so much is given back when the row goes.
+ */
+export function recordedSize(
+  { quota }: Pick<ManagerOptions, 'quota'>,
+  reservedGiB: number,
+  neededGiB: number,
+): number {
+  return quota === null ? Math.max(reservedGiB, neededGiB, 1) : reservedGiB;
 }
 
 function statusIn(details: ErrorDetails): unknown {
@@ -100,10 +121,11 @@ export async function undoBackup(
   const { database, resources, options } = environment;
   const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
   const rows = AbortSignal.timeout(options.rowTimeoutMs);
+  const release = async (backup: Backup | undefined) => {
+    if (backup !== undefined) await persist(() => releaseSource(environment, backup), rows);
+  };
   const giveBack = (backup: Backup | undefined) => [
-    async () => {
-      if (backup !== undefined) await persist(() => releaseSource(environment, backup), rows);
-    },
+    () => release(backup),
     () => persist(() => failBackup(environment, asked.id, failReasonOf(error)), rows),
   ];
   let backup: Backup | undefined;
@@ -125,7 +147,8 @@ export async function undoBackup(
           () => dropSnapshotsOf(environment, found, signal),
         ]
       : [];
-  if (found.deleted) return settleAll(error, removals);
+  // Python deletes a row by force without giving back what it was made of (cinder/backup/manager.py, delete_backup).
+  if (found.deleted) return settleAll(error, isDeleted ? [...removals, () => release(found)] : removals);
   return settleAll(error, [
     ...removals,
     ...giveBack(found),

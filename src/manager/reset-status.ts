@@ -8,6 +8,7 @@ import { BackupError } from '../model/errors.ts';
 import { toGiB } from '../model/volume.ts';
 import { requirePlace } from './backup-objects.ts';
 import { checkChain, loadChain } from './chain.ts';
+import { recordedSize } from './end-backup.ts';
 import type { ManagerEnvironment } from './environment.ts';
 
 const resettable: readonly BackupStatus[] = [
@@ -70,7 +71,7 @@ export async function writeReset(
 
 /** Checks the backup and its ancestors. Of one whose last commit was lost: what that would have written, by its metadata. */
 export async function checkedOutcome(
-  { database, resources: { store } }: ManagerEnvironment,
+  { database, options, resources: { store } }: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,
 ): Promise<ResetOutcome> {
@@ -81,6 +82,6 @@ export async function checkedOutcome(
   const { layer } = await checkLayer(store, requirePlace(backup), signal);
   const { parentId } = layer.metadata;
   const chain = await checkChain(store, await loadChain(database.sql, { ...backup, parentId }), signal);
-  const sizeGiB = Math.max(toGiB(chain.lengthBytes), 1);
+  const sizeGiB = recordedSize(options, backup.sizeGiB, toGiB(chain.lengthBytes));
   return { parentId, objectCount: chain.newestCount, sizeGiB };
 }

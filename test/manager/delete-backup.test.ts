@@ -249,7 +249,7 @@ test('reset to available, a backup whose last commit was lost has its count, and
   expect(await rig.row(child.id)).toMatchObject({
     status: 'available',
     objectCount: 1,
-    sizeGiB: 1,
+    sizeGiB: 7,
     parentId: full.id,
   });
   expect((await rig.row(full.id)).dependents).toBe(1);
