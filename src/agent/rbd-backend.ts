@@ -27,7 +27,7 @@ import { createRbdImages, type RbdImage } from './rbd-images.ts';
 import { findRbdRanges } from './rbd-ranges.ts';
 import type { ClusterSettings, RbdImageFacts, RbdPool } from './rbd-steps.ts';
 import { createRbdTarget } from './rbd-target.ts';
-import type { VolumeBackend, WriteTarget } from './volume-backend.ts';
+import type { FindRequest, VolumeBackend, WriteTarget } from './volume-backend.ts';
 
 /** Images that a list looks at at a time. */
 const describedAtOnce = 4;
@@ -191,6 +191,7 @@ export async function createRbdBackend(options: {
         if (request.previous !== null) {
           if (previous === undefined) throw previousGone(request);
           requireFit(request, snapshotInfo(image.pool, image.facts, previous));
+          requireOlder(request, previous, current);
         }
         const needed = [{ facts: current, gone: () => removed(volume, request.current) }];
         if (previous !== undefined) needed.push({ facts: previous, gone: () => previousGone(request) });
@@ -200,7 +201,6 @@ export async function createRbdBackend(options: {
           previousBytes: previous?.sizeBytes ?? null,
           confirm: () => requireThere(volume, image, needed),
           close: () => image.close(),
-          log,
         });
       } catch (error) {
         await image.close();
@@ -243,6 +243,15 @@ function removed(volume: string, snapshot: string): BackupError {
   return new BackupError(
     'state-invalid',
     `snapshot ${snapshot} of ${volume} was removed or made anew while it was read`,
+  );
+}
+
+/** Snapshots of a pool are numbered as they are made, and librbd compares only from an older one to a newer one. */
+function requireOlder(request: FindRequest, previous: RbdSnapshotFacts, current: RbdSnapshotFacts): void {
+  if (previous.id <= current.id) return;
+  throw new BackupError(
+    'delta-unavailable',
+    `the previous snapshot ${request.previous} of ${request.volume} is newer than the current one, ${request.current}: compare digests or do a full`,
   );
 }
 

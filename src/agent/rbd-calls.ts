@@ -45,8 +45,6 @@ export type RbdCalls = {
   sizeBytes(image: bigint): number;
   objectBytes(image: bigint): number;
   stripeCount(image: bigint): number;
-  features(image: bigint): bigint;
-  flags(image: bigint): bigint;
   /** As they were when the image was opened, or, with a watch, as they are. */
   snapshots(image: bigint): RbdSnapshotFacts[];
   /** Everything that is read from now on is that of the snapshot. */
@@ -55,13 +53,12 @@ export type RbdCalls = {
   removeSnapshot(image: bigint, name: string): void;
   /**
    * Tells of what differs in [offset, offset + length) from the snapshot `from`, or of what is allocated (in a parent
-   * too) where that is null; `exists` false: it reads as zeros. `whole`: whole objects, by the object map if it is good.
+   * too) where that is null; `exists` false: it reads as zeros. Objects are asked, not the object map.
    */
   diff(
     image: bigint,
     range: { readonly offset: number; readonly length: number },
     from: string | null,
-    whole: boolean,
     found: (offset: number, length: number, exists: boolean) => void,
   ): void;
   write(image: bigint, offset: number, bytes: Uint8Array): void;
@@ -122,8 +119,6 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
   const rbdSize = rbd.func('int rbd_get_size(void *image, void *size)');
   const rbdStat = rbd.func('int rbd_stat(void *image, void *info, size_t length)');
   const rbdStripes = rbd.func('int rbd_get_stripe_count(void *image, void *count)');
-  const rbdFeatures = rbd.func('int rbd_get_features(void *image, void *features)');
-  const rbdFlags = rbd.func('int rbd_get_flags(void *image, void *flags)');
   const rbdSnapList = rbd.func('int rbd_snap_list(void *image, void *snapshots, void *count)');
   const rbdSnapListEnd = rbd.func('void rbd_snap_list_end(void *snapshots)');
   const rbdSnapTime = rbd.func('int rbd_snap_get_timestamp(void *image, uint64_t id, void *time)');
@@ -209,8 +204,6 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
       return safe(info.readBigUInt64LE(8));
     },
     stripeCount: (image) => safe(word('rbd_get_stripe_count', (out) => rbdStripes(image, out))),
-    features: (image) => word('rbd_get_features', (out) => rbdFeatures(image, out)),
-    flags: (image) => word('rbd_get_flags', (out) => rbdFlags(image, out)),
     snapshots(image) {
       for (let room = 16; ;) {
         const count = Buffer.alloc(4);
@@ -244,13 +237,13 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
     setSnapshot: (image, id) => void check('rbd_snap_set_by_id', rbdSnapSet(image, id)),
     createSnapshot: (image, name) => void check('rbd_snap_create', rbdSnapCreate(image, name)),
     removeSnapshot: (image, name) => void check('rbd_snap_remove', rbdSnapRemove(image, name)),
-    diff(image, { offset, length }, from, whole, found) {
+    diff(image, { offset, length }, from, found) {
       // librbd calls back from the thread that asks, and a callback must not throw.
       const tell = (at: number | bigint, size: number | bigint, exists: number): number => {
         found(Number(at), Number(size), exists !== 0);
         return 0;
       };
-      check('rbd_diff_iterate2', rbdDiff(image, from, offset, length, 1, whole ? 1 : 0, tell, null));
+      check('rbd_diff_iterate2', rbdDiff(image, from, offset, length, 1, 0, tell, null));
     },
     write(image, offset, bytes) {
       const written = check('rbd_write', rbdWrite(image, offset, bytes.length, bytes));

@@ -21,10 +21,15 @@ export function createRbdThreads(): RbdThreads {
 
 export type ResultOf<K extends RbdStepResult['kind']> = Extract<RbdStepResult, { readonly kind: K }>;
 
-/** `transfer`: buffers that are handed over with the step. */
+/** How much longer than for one answer a step is waited for: a lock that a dead client left takes half a minute. */
+const graceS = 40;
+
 export type StepOptions = {
   readonly signal?: AbortSignal;
+  /** Buffers that are handed over with the step. */
   readonly transfer?: readonly ArrayBuffer[];
+  /** Is given the end of the step itself, which may come long after nobody waits for it any more. */
+  readonly track?: (ended: Promise<unknown>) => void;
 };
 
 export type RbdLease = {
@@ -32,7 +37,8 @@ export type RbdLease = {
   readonly pool: RbdPool;
   /**
    * Runs a step about `thing` and returns its result, which is of the kind that is named. A step that runs is finished
-   * whatever becomes of `signal`.
+   * whatever becomes of `signal`; one that does not end (librbd waits for locks without a limit) is `agent-unavailable`
+   * after a time, and goes on for itself.
    */
   readonly run: <K extends RbdStepResult['kind']>(
     kind: K,
@@ -105,6 +111,21 @@ export function createRbdConnection(deps: {
     settle(link);
   };
 
+  /** An image that is opened after nobody waits for it any more is closed again. Called while the step still runs. */
+  const closeLate = async (link: Link, running: Promise<RbdStepResult>): Promise<void> => {
+    link.users += 1;
+    try {
+      const result = await running.catch(() => undefined);
+      if (result === undefined || !isKind(result, 'opened')) return;
+      await threads.run({ kind: 'close', image: result.image }, [], forever);
+    } catch (err) {
+      log.warn({ cluster, pool: poolName, err }, 'image was not closed');
+    } finally {
+      link.users -= 1;
+      settle(link);
+    }
+  };
+
   const lease = async (): Promise<RbdLease> => {
     const link = (current ??= begin());
     link.users += 1;
@@ -121,10 +142,19 @@ export function createRbdConnection(deps: {
         pool,
         release,
         async run(kind, thing, step, options = {}) {
+          link.users += 1;
+          const running = threads.run(step, options.transfer ?? [], options.signal ?? forever);
+          const ended = running.finally(() => {
+            link.users -= 1;
+            settle(link);
+          });
+          ended.catch(() => {});
+          options.track?.(ended);
           let result: RbdStepResult;
           try {
-            result = await threads.run(step, options.transfer ?? [], options.signal ?? forever);
+            result = await inTime(running, (settings.answerTimeoutS + graceS) * 1000);
           } catch (error) {
+            if (isUnanswered(error)) void closeLate(link, running);
             if (isBlocklisted(error) || (isUnanswered(error) && changes.has(step.kind))) {
               log.warn({ cluster, pool: poolName, step: step.kind, err: error }, 'connecting to Ceph anew');
               retire(link);
@@ -168,6 +198,20 @@ const changes: ReadonlySet<RbdStep['kind']> = new Set([
   'zero',
   'flush',
 ]);
+
+/** Throws an error with code ETIMEDOUT if `running` takes longer; it goes on. */
+async function inTime<T>(running: Promise<T>, limitMs: number): Promise<T> {
+  const { promise: late, reject } = Promise.withResolvers<never>();
+  const timer = setTimeout(
+    () => reject(Object.assign(new Error(`no answer in ${limitMs / 1000} s`), { code: 'ETIMEDOUT' })),
+    limitMs,
+  );
+  try {
+    return await Promise.race([running, late]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
 
 function isKind<K extends RbdStepResult['kind']>(result: RbdStepResult, kind: K): result is ResultOf<K> {
   return result.kind === kind;

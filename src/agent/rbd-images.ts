@@ -47,6 +47,14 @@ export function createRbdImages(connection: RbdConnection, log: Logger): RbdImag
       }
     };
 
+    const track = (ended: Promise<unknown>): void => {
+      running.add(ended);
+      ended.then(
+        () => running.delete(ended),
+        () => running.delete(ended),
+      );
+    };
+
     const held: RbdImage = {
       handle: image,
       pool: lease.pool,
@@ -54,9 +62,7 @@ export function createRbdImages(connection: RbdConnection, log: Logger): RbdImag
       snapshot,
       run(kind, what, step, options) {
         if (closing !== undefined) return Promise.reject(new BackupError('bug', `${thing} is closed`));
-        const task = lease.run(kind, what, step, options).finally(() => running.delete(task));
-        running.add(task);
-        return task;
+        return lease.run(kind, what, step, { ...options, track });
       },
       close() {
         closing ??= close();

@@ -30,8 +30,6 @@ export type RbdImageFacts = {
   readonly sizeBytes: number;
   readonly objectBytes: number;
   readonly stripeCount: number;
-  /** The image keeps an object map from which changed objects can be told, and does not say that it is wrong. */
-  readonly fastDiff: boolean;
   readonly snapshots: readonly RbdSnapshotFacts[];
 };
 
@@ -63,7 +61,6 @@ export type RbdStep =
       readonly from: string | null;
       readonly offset: number;
       readonly end: number;
-      readonly whole: boolean;
     }
   | {
       readonly kind: 'write';
@@ -90,11 +87,6 @@ export type RbdStepResult =
   | { readonly kind: 'extents'; readonly extents: Float64Array<ArrayBuffer> }
   | { readonly kind: 'written'; readonly bytes: Uint8Array<ArrayBuffer> };
 
-/** rbd/features.h: RBD_FEATURE_OBJECT_MAP and RBD_FEATURE_FAST_DIFF. */
-const fastDiffFeatures = 0x8n | 0x10n;
-/** rbd/librbd.h: RBD_FLAG_OBJECT_MAP_INVALID and RBD_FLAG_FAST_DIFF_INVALID. */
-const invalidFlags = 0x1n | 0x2n;
-
 const done = { kind: 'done' } as const;
 
 export type RbdStepRunner = (step: RbdStep) => RbdStepResult;
@@ -105,9 +97,6 @@ export function createRbdStepRunner(calls: RbdCalls): RbdStepRunner {
     sizeBytes: calls.sizeBytes(image),
     objectBytes: calls.objectBytes(image),
     stripeCount: calls.stripeCount(image),
-    fastDiff:
-      (calls.features(image) & fastDiffFeatures) === fastDiffFeatures &&
-      (calls.flags(image) & invalidFlags) === 0n,
     snapshots: calls.snapshots(image),
   });
   const within = <T>(
@@ -163,11 +152,11 @@ export function createRbdStepRunner(calls: RbdCalls): RbdStepRunner {
     return done;
   };
 
-  const diff = ({ image, from, offset, end, whole }: RbdStep & { kind: 'diff' }): RbdStepResult => {
+  const diff = ({ image, from, offset, end }: RbdStep & { kind: 'diff' }): RbdStepResult => {
     const found: { offset: number; length: number; exists: boolean }[] = [];
     let last: (typeof found)[number] | undefined;
     let sorted = true;
-    calls.diff(image, { offset, length: end - offset }, from, whole, (at, length, exists) => {
+    calls.diff(image, { offset, length: end - offset }, from, (at, length, exists) => {
       if (last !== undefined && last.exists === exists && last.offset + last.length === at)
         last.length += length;
       else {
