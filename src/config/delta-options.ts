@@ -13,7 +13,7 @@ export const deltaOptions = {
     help: 'The port that agents listen on, and on which the service looks for them.',
   }),
   agent_token_file: text({
-    help: 'A file whose first line is the secret that service and agent share. Both read it; it must not be readable by others.',
+    help: 'A file whose first line is the secret that service and agent share. Both read it; it must not be readable by others. An agent of cinder.conf does not start without it or agent_client_ca_file.',
   }),
   agent_tls: flag({
     default: false,
@@ -30,7 +30,7 @@ export const deltaOptions = {
   }),
   agent_listen: text({
     default: '127.0.0.1',
-    help: 'The address that the agent listens on. Any but a loopback address needs agent_token_file or agent_client_ca_file.',
+    help: 'The address that the agent listens on. Any but a loopback address needs TLS, or agent_allow_plaintext.',
   }),
   agent_cert_file: text({
     help: 'The certificate of the agent. With it, the agent speaks TLS only.',

@@ -77,7 +77,10 @@ async function openBackend({ name, storage }: BackendConfig, log: Logger): Promi
   return await createRbdBackend({ name, settings, log });
 }
 
-/** What the agent asks of its clients and shows them. `config-invalid` for a file that cannot be read. */
+/**
+ * What the agent asks of its clients and shows them. `config-invalid` for a file that cannot be read, and where it would ask for
+ * nothing: it acts with Cinder's own keys, so even this machine's users are not let in without a secret.
+ */
 async function readListenAccess(config: AgentConfig): Promise<AgentAccess> {
   const [token, cert, key, ca] = await Promise.all([
     readOption('agent_token_file', config.tokenFile),
@@ -91,8 +94,15 @@ async function readListenAccess(config: AgentConfig): Promise<AgentAccess> {
       '[delta] agent_client_ca_file needs agent_cert_file and agent_key_file',
     );
   }
+  const secret = token?.split('\n', 1)[0]?.trim();
+  if (secret === undefined && ca === undefined) {
+    throw new BackupError(
+      'config-invalid',
+      '[delta] agent_token_file is not set: every user of this machine could read and overwrite every volume of these back ends; put a secret into a file (openssl rand -hex 32) that only Cinder reads and name it for agent and service, or set agent_client_ca_file',
+    );
+  }
   return {
-    token: token?.split('\n', 1)[0]?.trim(),
+    token: secret,
     tls: cert === undefined || key === undefined ? undefined : { cert, key, ca },
   };
 }

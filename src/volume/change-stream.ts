@@ -80,7 +80,10 @@ export async function* readChangeStream(
     }
 
     if (!confirming) {
-      addTotals(sum, check.ended ? check.counted : { ...check.counted, read_bytes: check.counted.data_bytes });
+      addTotals(
+        sum,
+        check.ended ? check.counted : { ...check.counted, read_bytes: check.counted.data_bytes },
+      );
       if (check.position > startOffset) attempt = 1;
       startOffset = check.position;
       confirming = check.covered && !check.ended;

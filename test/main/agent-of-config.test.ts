@@ -1,3 +1,6 @@
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { expect, test } from 'vitest';
 import { openBackends, runConfiguredAgent } from '../../src/main/agent-of-config.ts';
 import { createLogger } from '../../src/log.ts';
@@ -19,6 +22,27 @@ test('back ends of which none is RBD are nothing to serve, and are named', async
     message: expect.stringMatching(/lvm1, other1.*no RBD/),
   });
   await expect(openBackends([], log)).rejects.toMatchObject({ code: 'config-invalid' });
+});
+
+test('an agent of cinder.conf does not start without a secret, on whatever address', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-agent-of-config-'));
+  const path = join(directory, 'cinder.conf');
+  const conf = `[DEFAULT]
+enabled_backends = ceph
+[ceph]
+volume_driver = cinder.volume.drivers.rbd.RBDDriver
+rbd_pool = volumes
+`;
+  await writeFile(path, conf);
+  const run = () => runConfiguredAgent(['--config-file', path, '--log-level', 'error']);
+  await expect(run()).rejects.toMatchObject({
+    code: 'config-invalid',
+    message: expect.stringMatching(/agent_token_file is not set.*agent_client_ca_file/),
+  });
+  await writeFile(path, `${conf}[delta]\nagent_token_file = ${join(directory, 'empty')}\n`);
+  await writeFile(join(directory, 'empty'), '\n');
+  await expect(run()).rejects.toMatchObject({ code: 'config-invalid' });
+  await rm(directory, { recursive: true });
 });
 
 test('a configuration that is not there, and a flag that is not known beside it, are told', async () => {

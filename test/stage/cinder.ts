@@ -1,5 +1,6 @@
 /** Cinder's own programs: one cinder.conf for all of them, and for cinder-delta. */
 import { execFile } from 'node:child_process';
+import { randomBytes } from 'node:crypto';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
@@ -19,6 +20,8 @@ export async function writeCinderConf(settings: StageSettings): Promise<void> {
   const state = join(settings.directory, 'cinder');
   for (const each of ['lock', 'coordination', 'tmp']) await mkdir(join(state, each), { recursive: true });
   const { keystone, rabbit, database, agent, glance } = addressesOf(settings);
+  const agentToken = join(settings.directory, 'etc', 'delta.token');
+  await writeFile(agentToken, `${randomBytes(32).toString('hex')}\n`, { mode: 0o600 });
   await writeFile(
     cinderConf(settings),
     `[DEFAULT]
@@ -89,6 +92,7 @@ fixed_key = 00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff
 [delta]
 agent_url = ${agent}
 agent_port = ${settings.ports.agent}
+agent_token_file = ${agentToken}
 rest_port = ${settings.ports.rest}
 `,
   );

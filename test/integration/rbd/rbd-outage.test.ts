@@ -69,9 +69,9 @@ async function readThrough(source: BlockSource, between: (third: number) => Prom
   return covered;
 }
 
-function connect(url: string, attempts: number): AgentClient {
+function connect(url: string, attempts: number, access: { readonly token?: string } = {}): AgentClient {
   const retry = { attempts, firstDelayMs: 50, maxDelayMs: 500 };
-  return createAgentClient({ url, access: {}, log, retry });
+  return createAgentClient({ url, access, log, retry });
 }
 
 const sessionList = z.array(
@@ -225,6 +225,7 @@ describe('what is wrong with the configuration is said', () => {
 });
 
 describe('an agent of cinder.conf', () => {
+  const token = 'a secret of this test';
   let agent: ChildProcess;
   let port: number;
 
@@ -245,8 +246,10 @@ rbd_ceph_conf = ${await clientConf(cluster, 'cinder')}
 volume_driver = cinder.volume.drivers.lvm.LVMVolumeDriver
 [delta]
 agent_port = ${port}
+agent_token_file = ${join(cluster.directory, 'agent.token')}
 `,
     );
+    await writeFile(join(cluster.directory, 'agent.token'), `${token}\n`, { mode: 0o600 });
     const args = [cli, 'agent', '--config-file', path, '--log-level', 'error'];
     agent = spawn(process.execPath, args, { stdio: ['ignore', 'ignore', 'inherit'] });
     await client.backends(signal);
@@ -259,7 +262,7 @@ agent_port = ${port}
 
   const begin = async () => {
     port = await freePort();
-    client = connect(`http://127.0.0.1:${port}`, 60);
+    client = connect(`http://127.0.0.1:${port}`, 60, { token });
     await start();
   };
   const stop = async () => {
