@@ -229,8 +229,12 @@ describe('an agent of cinder.conf', () => {
   let agent: ChildProcess;
   let port: number;
 
+  const secret = 'a secret of both';
+
   const start = async () => {
     const path = join(cluster.directory, 'cinder.conf');
+    const tokenFile = join(cluster.directory, 'token');
+    await writeFile(tokenFile, `${secret}\n`, { mode: 0o600 });
     await writeFile(
       path,
       `[DEFAULT]
