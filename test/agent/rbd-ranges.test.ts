@@ -2,28 +2,24 @@ import { describe, expect, test } from 'vitest';
 import { findRbdRanges, type RbdDiffSource } from '../../src/agent/rbd-ranges.ts';
 import type { RbdStep, RbdStepResult } from '../../src/agent/rbd-steps.ts';
 import type { FindRequest } from '../../src/agent/volume-backend.ts';
-import { createLogger } from '../../src/log.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import type { TypedExtent } from '../../src/model/extent.ts';
 
 const objectBytes = 4096;
 const objects = 10_000;
 const lengthBytes = objects * objectBytes;
-const log = createLogger({ level: 'silent' });
 
 type Diff = RbdStep & { kind: 'diff' };
 
-/** An image in which these objects differ; `mapped`: those that its object map names. */
-function imageOf(changed: readonly number[], mapped: readonly number[] | null) {
+/** An image in which these objects differ. */
+function imageOf(changed: readonly number[]) {
   const asked: Diff[] = [];
   const answer = (step: Diff): RbdStepResult => {
     asked.push(step);
-    const named = step.whole ? (mapped ?? changed) : changed;
-    const inside = named.filter((at) => at * objectBytes >= step.offset && at * objectBytes < step.end);
-    const size = step.whole ? objectBytes : 512;
+    const inside = changed.filter((at) => at * objectBytes >= step.offset && at * objectBytes < step.end);
     return {
       kind: 'extents',
-      extents: Float64Array.from(inside.flatMap((at) => [at * objectBytes, size, 1])),
+      extents: Float64Array.from(inside.flatMap((at) => [at * objectBytes, 512, 1])),
     };
   };
   const image: RbdDiffSource = {
@@ -33,7 +29,6 @@ function imageOf(changed: readonly number[], mapped: readonly number[] | null) {
       sizeBytes: lengthBytes,
       objectBytes,
       stripeCount: 1,
-      fastDiff: mapped !== null,
       snapshots: [],
     },
     run(kind, _thing, step) {
@@ -75,7 +70,7 @@ async function find(
     return Promise.resolve();
   };
   const previousBytes = request.previous === null ? null : lengthBytes;
-  const found = await findRbdRanges({ image, request, previousBytes, confirm, close, log });
+  const found = await findRbdRanges({ image, request, previousBytes, confirm, close });
   const extents: TypedExtent[] = [];
   for await (const extent of found.extents) extents.push(extent);
   await found.close();
@@ -88,48 +83,29 @@ const at = (object: number) => ({ kind: 'data', offset: object * objectBytes, le
 describe('changed ranges of an image', () => {
   const changed = [3, 4, 700, 9999];
 
-  test('are found by comparing all objects where there is no object map', async () => {
-    const { image, asked } = imageOf(changed, null);
+  test('are found by comparing all objects, each once, and the reason says how many', async () => {
+    const { image, asked } = imageOf(changed);
     const { extents, reason } = await find(image);
     expect(extents).toEqual(changed.map(at));
-    expect(reason).not.toMatch(/object map/);
-    expect(asked.every(({ whole }) => !whole)).toBe(true);
+    expect(reason).toMatch(/compared all 10000 objects/);
     expect(asked.reduce((sum, { offset, end }) => sum + end - offset, 0)).toBe(lengthBytes);
   });
 
-  test('are looked for only where the object map names objects', async () => {
-    const { image, asked } = imageOf(changed, [3, 4, 700, 5000, 9999]);
-    const { extents, reason } = await find(image);
-    expect(extents).toEqual(changed.map(at));
-    expect(reason).toMatch(/5 of 10000 objects/);
-    const compared = asked.filter(({ whole }) => !whole);
-    expect(compared.reduce((sum, { offset, end }) => sum + end - offset, 0)).toBeLessThan(100 * objectBytes);
-  });
-
-  test('are all found where the object map is wrong about some that were sampled', async () => {
-    const most = Array.from({ length: objects }, (_, object) => object).filter((object) => object % 2 === 0);
-    const { image } = imageOf(most, [2, 4]);
-    const { extents, reason } = await find(image);
-    expect(extents).toEqual(most.map(at));
-    expect(reason).toMatch(/map of the volume is wrong/);
-  });
-
   test('begin at the start offset', async () => {
-    for (const mapped of [null, changed]) {
-      const { image } = imageOf(changed, mapped);
-      expect((await find(image, { startOffset: 700 * objectBytes })).extents).toEqual([at(700), at(9999)]);
-    }
+    const { image, asked } = imageOf(changed);
+    expect((await find(image, { startOffset: 700 * objectBytes })).extents).toEqual([at(700), at(9999)]);
+    expect(asked.every(({ offset }) => offset >= 700 * objectBytes)).toBe(true);
   });
 
   test('are not believed when a snapshot has gone meanwhile', async () => {
-    const { image } = imageOf(changed, null);
+    const { image } = imageOf(changed);
     const gone = new BackupError('delta-unavailable', 'gone');
     await expect(find(image, {}, () => Promise.reject(gone))).rejects.toBe(gone);
   });
 });
 
 test('allocated ranges and the zeros between them tile the image', async () => {
-  const { image } = imageOf([1, 2, 9999], null);
+  const { image } = imageOf([1, 2, 9999]);
   const { extents } = await find(image, { previous: null });
   let end = 0;
   for (const { offset, length } of extents) {

@@ -20,6 +20,7 @@ type Request =
     }
   | { readonly do: 'resize'; readonly name: string; readonly size: number }
   | { readonly do: 'snapshot'; readonly name: string; readonly snapshot: string; readonly protect?: boolean }
+  | { readonly do: 'rollback'; readonly name: string; readonly snapshot: string }
   | {
       readonly do: 'clone';
       readonly parent: string;

@@ -54,6 +54,9 @@ class Guest:
         if protect:
             self.image(name).protect_snap(snapshot)
 
+    def rollback(self, name, snapshot):
+        self.image(name).rollback_to_snap(snapshot)
+
     def clone(self, parent, snapshot, name, features, order=20):
         rbd.RBD().clone(self.pool, parent, snapshot, self.pool, name, features=features, order=order)
 
