@@ -2,6 +2,8 @@
  * Deletes a backup: what BackupManager.delete_backup does (cinder/backup/manager.py). The row is `deleting` when it
  * starts. Objects go before the row; a deletion that fails ends in `error` and can be asked for again. What a backup that
  * was never finished still holds of its volume is given back first.
+ *
+ * Invariant: a backup of which something may be gone never stays `available`, whoever set it so meanwhile.
  */
 import {
   countDependent,
@@ -24,7 +26,9 @@ import { tellFailure } from './failure-message.ts';
 import type { OperationRun } from './operations.ts';
 import { refusal } from './refusal.ts';
 import { needsParent } from './request-delete.ts';
+import { checkedOutcome } from './reset-status.ts';
 import { persist } from './row-step.ts';
+import { watchRow } from './row-watch.ts';
 import { settleAll } from './settle-all.ts';
 
 /** Runs the deletion to its end. Throws what stopped it, after the row has got its reason. */
@@ -49,8 +53,11 @@ export async function deleteBackup(
       'invalid state',
     );
   }
+  using watch = watchRow(environment, backupId, 'deleting', run.signal);
+  const { signal } = watch;
+  let hasBegun = false;
   try {
-    throwIfAborted(run.signal);
+    throwIfAborted(signal);
     await persist(() => requireNoDependents(environment, backup), reading);
     if (backup.objectCount === null) await persist(() => releaseSource(environment, backup), reading);
     requireWorking(environment, backup);
@@ -60,13 +67,20 @@ export async function deleteBackup(
         { backup: backupId },
         'its objects are left: they are those of another backup too',
       );
-    } else await removeObjects(resources.store, backup, run.signal);
-    await dropSnapshots(environment, backup, run.signal);
-    if (backup.encryptionKeyId !== null) await cloud.keys.remove(backup.encryptionKeyId, run.signal);
+    } else {
+      throwIfAborted(signal);
+      hasBegun = true;
+      await removeObjects(resources.store, backup, signal);
+    }
+    await dropSnapshots(environment, backup, signal);
+    if (backup.encryptionKeyId !== null) {
+      hasBegun = true;
+      await cloud.keys.remove(backup.encryptionKeyId, signal);
+    }
     await endTemporaries(environment, context, backup);
     await removeRow(environment, backup);
   } catch (error) {
-    throw await undo(environment, context, backup, error);
+    throw await undo(environment, context, { backup, hasBegun }, error);
   }
   cloud.notify({ ...backup, status: 'deleted', deleted: true }, 'delete.end');
 }
@@ -100,7 +114,7 @@ function requireOurs({ service: made }: Backup, service: string): void {
   );
 }
 
-/** The backup's storage snapshot: removed if the agent can be reached; what is left then, a restart removes. */
+/** The backup's storage snapshot: what cannot be removed does not keep a backup whose objects are gone; a restart tries again. */
 async function dropSnapshots(
   environment: ManagerEnvironment,
   backup: Backup,
@@ -109,7 +123,8 @@ async function dropSnapshots(
   try {
     await dropSnapshotsOf(environment, backup, signal);
   } catch (err) {
-    if (!isBackupError(err, 'agent-unavailable')) throw err;
+    if (isBackupError(err, 'cancelled')) throw err;
+    throwIfAborted(signal);
     environment.log.warn(
       { backup: backup.id, err },
       'backup snapshot not removed: the next start tries again',
@@ -131,29 +146,57 @@ async function removeRow({ database, clock, options }: ManagerEnvironment, backu
   await persist(remove, AbortSignal.timeout(options.rowTimeoutMs));
 }
 
-/** A drain leaves the row in `deleting`: the next start goes on. */
+/**
+ * A drain leaves the row in `deleting`: the next start goes on. So does who took the row, unless it was to keep a backup of which
+ * something may be gone.
+ */
 async function undo(
   environment: ManagerEnvironment,
   context: RequestContext,
-  backup: Backup,
+  { backup, hasBegun }: { readonly backup: Backup; readonly hasBegun: boolean },
   error: unknown,
 ): Promise<unknown> {
-  if (isBackupError(error, 'cancelled')) return error;
+  const isCancelled = isBackupError(error, 'cancelled');
+  if (isCancelled && !hasBegun) return error;
   const { database, clock, options } = environment;
   const signal = AbortSignal.timeout(options.rowTimeoutMs);
-  const step = { from: ['deleting'], to: statusAfter(environment, backup, error) } as const;
+  const kept: readonly BackupStatus[] = hasBegun ? ['available', 'error'] : [];
+  const from: readonly BackupStatus[] = isCancelled ? kept : ['deleting', ...kept];
+  const isTaken = isCancelled || isBackupError(error, 'stale-update');
+  const failReason = isTaken
+    ? 'Its deletion had begun when its status was set: delete it again.'
+    : failReasonOf(error);
   return settleAll(error, [
     async () => {
-      const failReason = failReasonOf(error);
-      await persist(() => moveBackup(database.sql, backup.id, step, { failReason }, clock.now()), signal);
+      const to = await statusAfter(environment, backup, error);
+      const move = () => moveBackup(database.sql, backup.id, { from, to }, { failReason }, clock.now());
+      await persist(move, signal).catch((stale: unknown) => {
+        if (!isTaken || !isBackupError(stale, 'stale-update', 'not-found')) throw stale;
+      });
     },
     () => tellFailure(environment, context, { verb: 'delete', backup }, error),
   ]);
 }
 
-/** As delete_backup leaves it: `error_deleting` while the service is down, else `error`; as it was if nothing was begun. */
-function statusAfter({ cloud }: ManagerEnvironment, { objectCount }: Backup, error: unknown): BackupStatus {
+/**
+ * As delete_backup leaves it: `error_deleting` while the service is down, else `error`. One that was refused because others
+ * stand on it is `available` if it is whole: an earlier deletion may have ended half-way.
+ */
+async function statusAfter(
+  environment: ManagerEnvironment,
+  backup: Backup,
+  error: unknown,
+): Promise<'available' | 'error' | 'error_deleting'> {
+  const { cloud, options, log } = environment;
   if (!isBackupError(error)) return 'error';
-  if ('dependents' in error.details && objectCount !== null) return 'available';
+  if ('dependents' in error.details && backup.objectCount !== null) {
+    try {
+      await checkedOutcome(environment, backup, AbortSignal.timeout(options.cleanupTimeoutMs));
+      return 'available';
+    } catch (err) {
+      log.warn({ backup: backup.id, err }, 'a backup that others stand on is not known to be whole');
+      return 'error';
+    }
+  }
   return error.details['message'] === 'service down' && !cloud.isWorking() ? 'error_deleting' : 'error';
 }

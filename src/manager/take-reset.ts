@@ -2,17 +2,19 @@
  * reset_status (cinder/backup/manager.py): an administrator sets a backup's status by hand. On a backup that is restored it
  * cancels the restore, as Cinder's driver does when it sees the status change: the volume ends in `error`, the backup is
  * `available`. What nobody works on any more, but a row still holds, is given back with it.
+ *
+ * Unlike Cinder's: what may have lost objects, or was never finished, becomes `available` only if the store has all of it.
  */
-import { getBackup } from '../database/backups.ts';
-import type { Backup, BackupStatus } from '../model/backup.ts';
+import { getBackup, moveBackup } from '../database/backups.ts';
+import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
-import { BackupError } from '../model/errors.ts';
+import { BackupError, isBackupError } from '../model/errors.ts';
 import { endTemporaries, releaseSource } from './end-backup.ts';
-import type { RequestScope } from './environment.ts';
+import type { ManagerEnvironment, RequestScope } from './environment.ts';
 import type { Operations } from './operations.ts';
 import { refusal } from './refusal.ts';
 import { failRestoreTarget } from './restore-backup.ts';
-import { checkedOutcome, requireResettable, writeReset } from './reset-status.ts';
+import { checkedOutcome, requireResettable, writeReset, type ResetOutcome } from './reset-status.ts';
 import { persist } from './row-step.ts';
 
 /** Sets the status, and tells Ceilometer. `not-found`, `message-invalid`, `state-invalid` for a backup of another store. */
@@ -40,8 +42,8 @@ export async function takeReset(
     return;
   }
   if (await isSettledByOperation(scope, operations, backup, to)) return;
-  await persist(() => writeStatus(scope, backupId, to), rows);
-  if (to === 'error') await endTemporaries(environment, context, backup);
+  const reached = await persist(() => writeStatus(scope, backupId, to), rows);
+  if (reached === 'error') await endTemporaries(environment, context, backup);
   cloud.notify(await persist(() => getBackup(database.sql, backupId), rows), 'reset_status.end');
 }
 
@@ -68,24 +70,46 @@ async function isSettledByOperation(
   return true;
 }
 
-async function writeStatus({ environment }: RequestScope, id: string, to: ResetStatus): Promise<void> {
-  const { database, log, options } = environment;
+/** A deletion may have ended half-way in these. */
+const doubtful: ReadonlySet<BackupStatus> = new Set(['deleting', 'error', 'error_deleting']);
+
+/** Returns what it has become: `error`, with the reason, if it was to be `available` and is not whole. */
+async function writeStatus(
+  { environment }: RequestScope,
+  id: string,
+  wanted: ResetStatus,
+): Promise<ResetStatus> {
+  const { database, log, clock } = environment;
   const backup = await getBackup(database.sql, id);
   const from = requireResettable(backup);
-  const isUnfinished = to === 'available' && backup.objectCount === null;
-  const signal = AbortSignal.timeout(options.cleanupTimeoutMs);
-  const outcome = isUnfinished
-    ? await checkedOutcome(environment, backup, signal).catch((err: unknown) => {
-        log.warn({ backup: id, err }, 'a backup that is not whole was set to available by hand');
-        return {};
-      })
-    : {};
+  const isDoubtful = wanted === 'available' && (backup.objectCount === null || doubtful.has(from));
+  const outcome = isDoubtful ? await outcomeOf(environment, backup) : {};
   if (backup.status === 'creating') await releaseSource(environment, backup);
   if (backup.status === 'restoring' && backup.restoreVolumeId !== null) {
     await failRestoreTarget(environment, backup.restoreVolumeId, 'error_restoring');
   }
-  await writeReset(environment, id, { from, to }, outcome);
+  const to = outcome instanceof BackupError ? 'error' : wanted;
+  if (outcome instanceof BackupError) {
+    const failReason = failReasonOf(outcome);
+    await moveBackup(database.sql, id, { from: [from], to: 'error' }, { failReason }, clock.now());
+  } else await writeReset(environment, id, { from, to }, outcome);
   log.info({ backup: id, from, to }, 'status set by hand');
+  return to;
+}
+
+/** What the store says of the backup, or why it cannot be available. Throws errors of the database. */
+async function outcomeOf(
+  environment: ManagerEnvironment,
+  backup: Backup,
+): Promise<ResetOutcome | BackupError> {
+  const { log, options } = environment;
+  try {
+    return await checkedOutcome(environment, backup, AbortSignal.timeout(options.cleanupTimeoutMs));
+  } catch (err) {
+    if (!isBackupError(err) || err.code === 'database-unavailable') throw err;
+    log.warn({ backup: backup.id, err }, 'a backup that is not whole cannot be set to available');
+    return err;
+  }
 }
 
 type ResetStatus = Extract<BackupStatus, 'available' | 'error'>;

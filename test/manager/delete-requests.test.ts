@@ -6,7 +6,7 @@ import { defaultQuotaRules } from '../../src/database/quotas.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import type { BackupStatus } from '../../src/model/backup.ts';
 import { createRequestRig, project, type RequestRig } from './recorded-requests.ts';
-import { blockSize, createRig, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
+import { blockSize, createRig, keyOf, keysIn, startMachine, type Machine, type Rig } from './rig.ts';
 
 const sizeBytes = 40 * blockSize;
 let machine: Machine;
@@ -92,6 +92,64 @@ test('a backup with children is not deleted, also if cinder-api did not see them
   expect(keysIn(rig)).toEqual(stored);
 });
 
+test('a refused deletion leaves in error what an earlier one had begun to remove', async () => {
+  const parentId = await makeBackup();
+  await makeBackup(parentId);
+  const { container, key } = keyOf(await rig.row(parentId), '_metadata');
+  await rig.objects.remove(container, key, new AbortController().signal);
+  await setStatus(parentId, 'deleting');
+  await requests.send('delete_backup', { backupId: parentId });
+  expect(await rig.row(parentId)).toMatchObject({
+    status: 'error',
+    failReason: expect.stringContaining('Incremental backups exist for this backup'),
+  });
+});
+
+test.each(['available', 'error'] as const)(
+  'a deletion whose row another process sets to %s stops, and the backup is in error',
+  async (status) => {
+    const [quick, about] = [createRig(machine, { on: rig, watchIntervalMs: 5 }), await makeBackup()];
+    const other = createRequestRig(quick);
+    await setStatus(about, 'deleting');
+    const hold = quick.store.hold('remove', /-00002$/);
+    await other.send('delete_backup', { backupId: about }, { waits: false });
+    const removing = await hold.reached;
+    await setStatus(about, status);
+    if (!removing.aborted) await once(removing, 'abort');
+    hold.open();
+    await other.settled();
+    expect(await rig.row(about)).toMatchObject({
+      status: 'error',
+      failReason: 'Its deletion had begun when its status was set: delete it again.',
+    });
+    expect(keysIn(rig).some((key) => key.includes(about))).toBe(true);
+  },
+);
+
+test('a backup that was set to available when all of it was removed is in error', async () => {
+  const backupId = await makeBackup();
+  await setStatus(backupId, 'deleting');
+  const hold = rig.store.hold('removeContainer');
+  await requests.send('delete_backup', { backupId }, { waits: false });
+  await hold.reached;
+  await setStatus(backupId, 'available');
+  hold.open();
+  await requests.settled();
+  expect(await rig.row(backupId)).toMatchObject({ status: 'error', deleted: false });
+});
+
+test.each(['agent-unavailable', 'agent-failed', 'access-denied', 'not-found'] as const)(
+  'an agent that answers %s does not keep a backup whose objects are gone',
+  async (code) => {
+    const backupId = await makeBackup();
+    await setStatus(backupId, 'deleting');
+    rig.overrides.deleteSnapshot = () => Promise.reject(new BackupError(code, 'no'));
+    await requests.send('delete_backup', { backupId });
+    expect(await rig.row(backupId)).toMatchObject({ status: 'deleted', deleted: true });
+    expect(keysIn(rig)).toEqual([]);
+  },
+);
+
 test('a backup that was never begun is deleted without a look at the store', async () => {
   const backupId = await requests.addBackup(source, 'deleting');
   await setUsage(1, 1);
@@ -176,10 +234,33 @@ test.each(['available', 'error'] as const)('a reset to %s is written and told', 
   expect(requests.told.at(-1)).toMatchObject({ event: 'reset_status.end', status });
 });
 
-test('a reset to available does not ask whether the objects are there, as cinder does not', async () => {
+test.each(['deleting', 'error', 'error_deleting'] as const)(
+  'a backup that is %s and has lost objects is in error after a reset to available, and says why',
+  async (status) => {
+    const backupId = await makeBackup();
+    await setStatus(backupId, status);
+    const { container, key } = keyOf(await rig.row(backupId), '-00003');
+    await rig.objects.remove(container, key, new AbortController().signal);
+    await requests.send('reset_status.available', { backupId });
+    expect(await rig.row(backupId)).toMatchObject({
+      status: 'error',
+      failReason: expect.stringContaining('1 missing, such as'),
+    });
+    expect(requests.told.at(-1)).toMatchObject({ event: 'reset_status.end', status: 'error' });
+  },
+);
+
+test('a backup that was never finished does not become available by a reset', async () => {
   const backupId = await makeBackup();
-  await setStatus(backupId, 'error');
+  await setStatus(backupId, 'creating', { object_count: null });
   await removeAll();
+  await requests.send('reset_status.available', { backupId });
+  expect((await rig.row(backupId)).status).toBe('error');
+});
+
+test('a backup of a deletion that never began is available after a reset', async () => {
+  const backupId = await makeBackup();
+  await setStatus(backupId, 'deleting');
   await requests.send('reset_status.available', { backupId });
   expect((await rig.row(backupId)).status).toBe('available');
 });
