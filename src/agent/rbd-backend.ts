@@ -14,8 +14,10 @@
  *   at the same time on one volume     allowed
  *   snapshots, reading, writing guest  yes, in any number
  *   restore target / restore target    no: the second is `state-invalid`
+ *   restore target / another writer    no: the restore waits a while for it to let go, then is `state-invalid`
  */
-import { createBudget, withLimit } from '../async/limit.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { createBudget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import { snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
@@ -24,16 +26,18 @@ import { previousGone, requireFit, requireWholeLength } from './range-checks.ts'
 import type { RbdSnapshotFacts } from './rbd-calls.ts';
 import { createRbdConnection, createRbdThreads } from './rbd-connection.ts';
 import { createRbdImages, type RbdImage } from './rbd-images.ts';
+import { describeEach } from './rbd-listing.ts';
 import { findRbdRanges } from './rbd-ranges.ts';
 import type { ClusterSettings, RbdImageFacts, RbdPool } from './rbd-steps.ts';
 import { createRbdTarget } from './rbd-target.ts';
+import { requireAlone } from './rbd-watchers.ts';
 import type { FindRequest, VolumeBackend, WriteTarget } from './volume-backend.ts';
 
-/** Images that a list looks at at a time. */
-const describedAtOnce = 4;
+/** Images that lists look at at a time: threads are left for restores. */
+const describedAtOnce = 2;
 
-/** How long a cluster may take to let the agent in, and to answer one request. */
-export const rbdTimeouts = { connectTimeoutS: 15, answerTimeoutS: 120 } as const;
+/** How long a cluster may take to let the agent in, to answer one request, and to forget a client that died. */
+export const rbdTimeouts = { connectTimeoutS: 15, answerTimeoutS: 120, watchTimeoutS: 40 } as const;
 
 /**
  * Throws `config-invalid` if librbd, the configuration file, the keyring or the pool is not there. A cluster that does
@@ -42,18 +46,23 @@ export const rbdTimeouts = { connectTimeoutS: 15, answerTimeoutS: 120 } as const
 export async function createRbdBackend(options: {
   readonly name: string;
   readonly settings: ClusterSettings;
+  /** Identities of the images that are restored to, of all backends that may serve the same ones. */
+  readonly restoring: Set<string>;
   readonly log: Logger;
 }): Promise<VolumeBackend> {
-  const { log, name, settings } = options;
+  const { log, name, restoring, settings } = options;
   const threads = createRbdThreads();
   const connection = createRbdConnection({ settings, threads, log });
   const images = createRbdImages(connection, log);
+  const describing = createBudget(describedAtOnce);
+  const closing = new AbortController();
   const targets = new Map<string, Promise<WriteTarget>>();
   /** Connections of restores that have ended. */
   const leaving = new Set<Promise<void>>();
   const info: BackendInfo = { name, type: 'rbd', delta: 'extents', restore: true, create_volume: false };
 
   const close = async () => {
+    closing.abort();
     for (const target of await Promise.allSettled(targets.values())) {
       if (target.status === 'fulfilled') await target.value.close();
     }
@@ -78,19 +87,44 @@ export async function createRbdBackend(options: {
       return { pool, facts };
     });
 
+  /** `state-invalid` if this or another backend of the agent restores to the image, or any other client has it open. */
+  const takeForRestore = async (volume: string, image: RbdImage): Promise<() => void> => {
+    const identity = volumeIdentity(image.pool, image.facts);
+    if (restoring.has(identity)) throw alreadyRestored(volume);
+    restoring.add(identity);
+    const release = () => void restoring.delete(identity);
+    try {
+      await requireAlone({
+        volume,
+        image,
+        watchTimeoutS: settings.watchTimeoutS,
+        sleep: (milliseconds) => sleep(milliseconds, undefined, { signal: closing.signal }).catch(() => {}),
+        signal: closing.signal,
+      });
+      return release;
+    } catch (error) {
+      release();
+      throw error;
+    }
+  };
+
   /** A restore has a connection of its own: what one leaves behind when it is cut, the next can put right. */
   const openTarget = async (volume: string): Promise<WriteTarget> => {
     const own = createRbdConnection({ settings, threads, log });
+    const opened = createRbdImages(own, log);
     try {
-      const image = await createRbdImages(own, log).open(volume, null);
-      const ended = (closing: Promise<void>) => {
+      const image = await opened.open(volume, null);
+      const release = await takeForRestore(volume, image);
+      const ended = (imageClosed: Promise<void>) => {
         targets.delete(volume);
-        const leave = closing.then(() => own.close()).finally(() => leaving.delete(leave));
+        release();
+        const leave = imageClosed.then(() => own.close()).finally(() => leaving.delete(leave));
         leaving.add(leave);
       };
       return createRbdTarget({ volume, image, ended });
     } catch (error) {
       targets.delete(volume);
+      await opened.close();
       await own.close();
       throw error;
     }
@@ -129,24 +163,15 @@ export async function createRbdBackend(options: {
         ...(await run('names', `pool ${settings.pool}`, { kind: 'list', pool: open })),
         pool: open,
       }));
-      const limit = createBudget(describedAtOnce);
-      const found = await Promise.all(
-        names
-          .filter((volume) => volumeNamePattern.test(volume))
-          .toSorted()
-          .map((volume) =>
-            withLimit(limit, () =>
-              describe(volume).then(
-                ({ facts }) => volumeInfo(pool, volume, facts),
-                (error: unknown) => {
-                  if (!isBackupError(error, 'not-found')) throw error;
-                  return undefined;
-                },
-              ),
-            ),
-          ),
-      );
-      return found.filter((volume) => volume !== undefined);
+      const volumes = names.filter((volume) => volumeNamePattern.test(volume)).toSorted();
+      return await describeEach(volumes, describing, async (volume) => {
+        try {
+          return volumeInfo(pool, volume, (await describe(volume)).facts);
+        } catch (error) {
+          if (isBackupError(error, 'not-found')) return undefined;
+          throw error;
+        }
+      });
     },
     // A snapshot does not outlive its image.
     listGone: async () => [],
@@ -226,9 +251,7 @@ export async function createRbdBackend(options: {
       };
     },
     async openTarget(volume) {
-      if (targets.has(volume)) {
-        throw new BackupError('state-invalid', `${volume} is being restored to: wait until that has ended`);
-      }
+      if (targets.has(volume)) throw alreadyRestored(volume);
       const opening = openTarget(volume);
       targets.set(volume, opening);
       return await opening;
@@ -237,6 +260,10 @@ export async function createRbdBackend(options: {
     recover: async () => {},
     close,
   };
+}
+
+function alreadyRestored(volume: string): BackupError {
+  return new BackupError('state-invalid', `${volume} is being restored to: wait until that has ended`);
 }
 
 function removed(volume: string, snapshot: string): BackupError {

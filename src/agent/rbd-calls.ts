@@ -24,6 +24,9 @@ export type RbdSnapshotFacts = {
   readonly createdAtMs: number;
 };
 
+/** A client that has an image open for writing. `client`: its number in the cluster. */
+export type RbdWatcher = { readonly client: bigint; readonly address: string };
+
 /** Memory outside of V8 that librbd may write to at any time. */
 export type NativeMemory = { readonly address: bigint; readonly bytes: Buffer };
 
@@ -33,6 +36,8 @@ export type RbdCalls = {
   connect(cluster: bigint): void;
   shutDown(cluster: bigint): void;
   fsid(cluster: bigint): string;
+  /** The number of this client in the cluster. */
+  clientId(cluster: bigint): bigint;
   openPool(cluster: bigint, pool: string): bigint;
   closePool(ioctx: bigint): void;
   poolId(ioctx: bigint): string;
@@ -45,8 +50,15 @@ export type RbdCalls = {
   sizeBytes(image: bigint): number;
   objectBytes(image: bigint): number;
   stripeCount(image: bigint): number;
-  /** As they were when the image was opened, or, with a watch, as they are. */
+  /**
+   * As they were when the image was opened, for reading: of one that is open for writing, a snapshot may go while it is listed,
+   * and librbd then ends the process when it is asked for its time.
+   */
   snapshots(image: bigint): RbdSnapshotFacts[];
+  /** As they are, if the image is open for writing. */
+  snapshotNames(image: bigint): string[];
+  /** This client is among them if it has the image open for writing. */
+  watchers(image: bigint): RbdWatcher[];
   /** Everything that is read from now on is that of the snapshot. */
   setSnapshot(image: bigint, id: bigint): void;
   createSnapshot(image: bigint, name: string): void;
@@ -105,6 +117,7 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
   const radosConnect = rados.func('int rados_connect(void *cluster)');
   const radosShutdown = rados.func('void rados_shutdown(void *cluster)');
   const radosFsid = rados.func('int rados_cluster_fsid(void *cluster, void *text, size_t length)');
+  const radosInstance = rados.func('uint64_t rados_get_instance_id(void *cluster)');
   const radosIoctx = rados.func('int rados_ioctx_create(void *cluster, const char *pool, void *ioctx)');
   const radosIoctxDestroy = rados.func('void rados_ioctx_destroy(void *ioctx)');
   const radosPoolId = rados.func('int64_t rados_ioctx_get_id(void *ioctx)');
@@ -122,6 +135,8 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
   const rbdSnapList = rbd.func('int rbd_snap_list(void *image, void *snapshots, void *count)');
   const rbdSnapListEnd = rbd.func('void rbd_snap_list_end(void *snapshots)');
   const rbdSnapTime = rbd.func('int rbd_snap_get_timestamp(void *image, uint64_t id, void *time)');
+  const rbdWatchers = rbd.func('int rbd_watchers_list(void *image, void *watchers, void *count)');
+  const rbdWatchersEnd = rbd.func('void rbd_watchers_list_cleanup(void *watchers, size_t count)');
   const rbdSnapSet = rbd.func('int rbd_snap_set_by_id(void *image, uint64_t id)');
   const rbdSnapCreate = rbd.func('int rbd_snap_create(void *image, const char *name)');
   const rbdSnapRemove = rbd.func('int rbd_snap_remove(void *image, const char *name)');
@@ -155,6 +170,35 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
   const aioResult = rbd.func('int64_t rbd_aio_get_return_value(void *completion)');
   const aioRelease = rbd.func('void rbd_aio_release(void *completion)');
 
+  const listSnapshots = <T>(
+    image: bigint,
+    told: (one: { readonly id: bigint; readonly name: string; readonly sizeBytes: number }) => T,
+  ): T[] => {
+    for (let room = 16; ;) {
+      const count = Buffer.alloc(4);
+      count.writeInt32LE(room);
+      const listed = Buffer.alloc((room + 1) * snapInfoBytes);
+      const result = Number(rbdSnapList(image, listed, count));
+      if (errnoName(-result) === 'ERANGE') {
+        room = Math.max(2 * room, count.readInt32LE());
+        continue;
+      }
+      const found = check('rbd_snap_list', result);
+      try {
+        return Array.from({ length: found }, (_, at) => {
+          const info = listed.subarray(at * snapInfoBytes);
+          return told({
+            id: info.readBigUInt64LE(0),
+            name: String(koffi.decode(info.readBigUInt64LE(16), 'char', -1)),
+            sizeBytes: safe(info.readBigUInt64LE(8)),
+          });
+        });
+      } finally {
+        if (found > 0) rbdSnapListEnd(listed);
+      }
+    }
+  };
+
   return {
     createCluster({ clusterName, user, cephConf, settings }) {
       const cluster = word('rados_create2', (out) =>
@@ -173,6 +217,7 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
     connect: (cluster) => void check('rados_connect', radosConnect(cluster)),
     shutDown: (cluster) => radosShutdown(cluster),
     fsid: (cluster) => text('rados_cluster_fsid', (out, length) => radosFsid(cluster, out, length)),
+    clientId: (cluster) => BigInt(String(radosInstance(cluster))),
     openPool: (cluster, pool) => word('rados_ioctx_create', (out) => radosIoctx(cluster, pool, out)),
     closePool: (ioctx) => radosIoctxDestroy(ioctx),
     poolId: (ioctx) => String(radosPoolId(ioctx)),
@@ -204,33 +249,37 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
       return safe(info.readBigUInt64LE(8));
     },
     stripeCount: (image) => safe(word('rbd_get_stripe_count', (out) => rbdStripes(image, out))),
-    snapshots(image) {
+    snapshots: (image) =>
+      listSnapshots(image, (one) => {
+        const time = Buffer.alloc(16);
+        check('rbd_snap_get_timestamp', rbdSnapTime(image, one.id, time));
+        const createdAtMs =
+          Number(time.readBigInt64LE(0)) * 1000 + Number(time.readBigInt64LE(8) / 1_000_000n);
+        return { ...one, createdAtMs };
+      }),
+    snapshotNames: (image) => listSnapshots(image, ({ name }) => name),
+    watchers(image) {
       for (let room = 16; ;) {
-        const count = Buffer.alloc(4);
-        count.writeInt32LE(room);
-        const listed = Buffer.alloc((room + 1) * snapInfoBytes);
-        const result = Number(rbdSnapList(image, listed, count));
+        const count = Buffer.alloc(8);
+        count.writeBigUInt64LE(BigInt(room));
+        const listed = Buffer.alloc(room * watcherBytes);
+        const result = Number(rbdWatchers(image, listed, count));
         if (errnoName(-result) === 'ERANGE') {
-          room = Math.max(2 * room, count.readInt32LE());
+          room = Math.max(2 * room, Number(count.readBigUInt64LE()));
           continue;
         }
-        const found = check('rbd_snap_list', result);
+        check('rbd_watchers_list', result);
+        const found = Number(count.readBigUInt64LE());
         try {
-          return Array.from({ length: found }, (_, at): RbdSnapshotFacts => {
-            const info = listed.subarray(at * snapInfoBytes);
-            const id = info.readBigUInt64LE(0);
-            const time = Buffer.alloc(16);
-            check('rbd_snap_get_timestamp', rbdSnapTime(image, id, time));
+          return Array.from({ length: found }, (_, at): RbdWatcher => {
+            const info = listed.subarray(at * watcherBytes);
             return {
-              id,
-              name: String(koffi.decode(info.readBigUInt64LE(16), 'char', -1)),
-              sizeBytes: safe(info.readBigUInt64LE(8)),
-              createdAtMs:
-                Number(time.readBigInt64LE(0)) * 1000 + Number(time.readBigInt64LE(8) / 1_000_000n),
+              address: String(koffi.decode(info.readBigUInt64LE(0), 'char', -1)),
+              client: info.readBigUInt64LE(8),
             };
           });
         } finally {
-          if (found > 0) rbdSnapListEnd(listed);
+          rbdWatchersEnd(listed, found);
         }
       }
     },
@@ -283,6 +332,8 @@ function bind(koffi: typeof import('koffi')): RbdCalls {
 
 /** rbd_snap_info_t: id u64, size u64, name char pointer. */
 const snapInfoBytes = 24;
+/** rbd_image_watcher_t: address char pointer, id i64, cookie u64. */
+const watcherBytes = 24;
 
 /** The value of a call that returns a negative errno when it fails. */
 function check(call: string, result: unknown): number {

@@ -15,6 +15,8 @@ export type ClusterSettings = {
   readonly connectTimeoutS: number;
   /** For each answer of an OSD. */
   readonly answerTimeoutS: number;
+  /** How long a restore waits for others to let go of the image: Ceph keeps the watch of a dead client for half a minute. */
+  readonly watchTimeoutS: number;
 };
 
 /** A pool that is open, until the step `disconnect`. */
@@ -30,6 +32,7 @@ export type RbdImageFacts = {
   readonly sizeBytes: number;
   readonly objectBytes: number;
   readonly stripeCount: number;
+  /** None of an image that is open for writing: they may go while they are listed. */
   readonly snapshots: readonly RbdSnapshotFacts[];
 };
 
@@ -41,6 +44,8 @@ export type RbdStep =
   /** `snapshot` null: the image itself, for writing; else that snapshot, for reading. */
   | { readonly kind: 'open'; readonly pool: RbdPool; readonly name: string; readonly snapshot: string | null }
   | { readonly kind: 'close'; readonly image: bigint }
+  /** The addresses of other clients that have the image open for writing. */
+  | { readonly kind: 'others'; readonly pool: RbdPool; readonly image: bigint }
   /** Makes the snapshot if it is absent. */
   | {
       readonly kind: 'make-snapshot';
@@ -92,31 +97,27 @@ const done = { kind: 'done' } as const;
 export type RbdStepRunner = (step: RbdStep) => RbdStepResult;
 
 export function createRbdStepRunner(calls: RbdCalls): RbdStepRunner {
-  const factsOf = (image: bigint): RbdImageFacts => ({
+  const factsOf = (image: bigint, access: 'read' | 'write'): RbdImageFacts => ({
     imageId: calls.imageId(image),
     sizeBytes: calls.sizeBytes(image),
     objectBytes: calls.objectBytes(image),
     stripeCount: calls.stripeCount(image),
-    snapshots: calls.snapshots(image),
+    snapshots: access === 'read' ? calls.snapshots(image) : [],
   });
-  const within = <T>(
-    pool: RbdPool,
-    name: string,
-    access: 'read' | 'write',
-    work: (image: bigint) => T,
-  ): T => {
-    const image = calls.open(pool.ioctx, name, access);
+  const describe = (pool: RbdPool, name: string): RbdStepResult => {
+    const image = calls.open(pool.ioctx, name, 'read');
     try {
-      return work(image);
+      return { kind: 'facts', facts: factsOf(image, 'read') };
     } finally {
       calls.close(image);
     }
   };
 
   const open = (step: RbdStep & { kind: 'open' }): RbdStepResult => {
-    const image = calls.open(step.pool.ioctx, step.name, step.snapshot === null ? 'write' : 'read');
+    const access = step.snapshot === null ? 'write' : 'read';
+    const image = calls.open(step.pool.ioctx, step.name, access);
     try {
-      const facts = factsOf(image);
+      const facts = factsOf(image, access);
       if (step.snapshot === null) return { kind: 'opened', image, facts, snapshot: null };
       const snapshot = facts.snapshots.find(({ name }) => name === step.snapshot);
       if (snapshot === undefined) throw absent(`snapshot ${step.snapshot} of ${step.name}`);
@@ -128,26 +129,25 @@ export function createRbdStepRunner(calls: RbdCalls): RbdStepRunner {
     }
   };
 
-  const make = ({ pool, name, snapshot }: RbdStep & { kind: 'make-snapshot' }): RbdStepResult =>
-    within(pool, name, 'write', (image) => {
-      if (!calls.snapshots(image).some((one) => one.name === snapshot)) {
-        try {
-          calls.createSnapshot(image, snapshot);
-        } catch (error) {
-          if (!has(error, 'EEXIST')) throw error;
-        }
-      }
-      return { kind: 'facts', facts: factsOf(image) };
-    });
+  const make = ({ pool, name, snapshot }: RbdStep & { kind: 'make-snapshot' }): RbdStepResult => {
+    const image = calls.open(pool.ioctx, name, 'write');
+    try {
+      if (!calls.snapshotNames(image).includes(snapshot))
+        unless('EEXIST', () => calls.createSnapshot(image, snapshot));
+    } finally {
+      calls.close(image);
+    }
+    return describe(pool, name);
+  };
 
   const drop = ({ pool, name, snapshot }: RbdStep & { kind: 'drop-snapshot' }): RbdStepResult => {
+    const image = unless('ENOENT', () => calls.open(pool.ioctx, name, 'write'));
+    if (image === undefined) return done;
     try {
-      within(pool, name, 'write', (image) => {
-        if (calls.snapshots(image).some((one) => one.name === snapshot))
-          calls.removeSnapshot(image, snapshot);
-      });
-    } catch (error) {
-      if (!has(error, 'ENOENT')) throw error;
+      if (calls.snapshotNames(image).includes(snapshot))
+        unless('ENOENT', () => calls.removeSnapshot(image, snapshot));
+    } finally {
+      calls.close(image);
     }
     return done;
   };
@@ -186,12 +186,17 @@ export function createRbdStepRunner(calls: RbdCalls): RbdStepRunner {
       case 'list':
         return { kind: 'names', names: calls.imageNames(step.pool.ioctx) };
       case 'describe':
-        return within(step.pool, step.name, 'read', (image) => ({ kind: 'facts', facts: factsOf(image) }));
+        return describe(step.pool, step.name);
       case 'open':
         return open(step);
       case 'close':
         calls.close(step.image);
         return done;
+      case 'others': {
+        const own = calls.clientId(step.pool.cluster);
+        const others = calls.watchers(step.image).filter(({ client }) => client !== own);
+        return { kind: 'names', names: others.map(({ address }) => address) };
+      }
       case 'make-snapshot':
         return make(step);
       case 'drop-snapshot':
@@ -260,6 +265,16 @@ function connect(calls: RbdCalls, settings: ClusterSettings): RbdPool {
     return { cluster, ioctx, fsid: calls.fsid(cluster), poolId: calls.poolId(ioctx) };
   } catch (error) {
     calls.shutDown(cluster);
+    throw error;
+  }
+}
+
+/** What `work` returns; undefined if it fails with `code`. */
+function unless<T>(code: string, work: () => T): T | undefined {
+  try {
+    return work();
+  } catch (error) {
+    if (has(error, code)) return undefined;
     throw error;
   }
 }

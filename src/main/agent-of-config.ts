@@ -49,7 +49,8 @@ export async function openBackends(
       `enabled_backends (${names === '' ? 'empty' : names}) names no RBD back end: there is nothing to serve`,
     );
   }
-  const opened = await Promise.allSettled(served.map((backend) => openBackend(backend, log)));
+  const restoring = new Set<string>();
+  const opened = await Promise.allSettled(served.map((backend) => openBackend(backend, restoring, log)));
   const backends = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
   const reasons: unknown[] = opened.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
   if (reasons.length === 0) return backends;
@@ -57,7 +58,11 @@ export async function openBackends(
   throw reasons.length === 1 ? reasons[0] : new AggregateError(reasons, 'back ends cannot be served');
 }
 
-async function openBackend({ name, storage }: BackendConfig, log: Logger): Promise<VolumeBackend> {
+async function openBackend(
+  { name, storage }: BackendConfig,
+  restoring: Set<string>,
+  log: Logger,
+): Promise<VolumeBackend> {
   if (!backendNamePattern.test(name)) {
     throw new BackupError(
       'config-invalid',
@@ -73,8 +78,9 @@ async function openBackend({ name, storage }: BackendConfig, log: Logger): Promi
     pool,
     connectTimeoutS: connectTimeoutS ?? rbdTimeouts.connectTimeoutS,
     answerTimeoutS: rbdTimeouts.answerTimeoutS,
+    watchTimeoutS: rbdTimeouts.watchTimeoutS,
   };
-  return await createRbdBackend({ name, settings, log });
+  return await createRbdBackend({ name, settings, restoring, log });
 }
 
 /**

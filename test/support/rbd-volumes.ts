@@ -40,6 +40,7 @@ export async function rbdSettings(
     pool: 'volumes',
     connectTimeoutS: 15,
     answerTimeoutS: 30,
+    watchTimeoutS: 40,
     ...given,
   };
 }
@@ -48,8 +49,14 @@ export async function openRbdBackend(
   cluster: CephCluster,
   given: Partial<ClusterSettings> = {},
   log: Logger = createLogger({ level: 'silent' }),
+  restoring = new Set<string>(),
 ): Promise<VolumeBackend> {
-  return await createRbdBackend({ name: 'ceph', settings: await rbdSettings(cluster, given), log });
+  return await createRbdBackend({
+    name: 'ceph',
+    settings: await rbdSettings(cluster, given),
+    restoring,
+    log,
+  });
 }
 
 /** Objects of 1 MiB unless said: small volumes have several. */
