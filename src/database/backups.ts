@@ -113,6 +113,7 @@ export type BackupQuery = Page & {
   readonly status?: string | undefined;
   readonly parentId?: string | undefined;
   readonly host?: string | undefined;
+  readonly restoreVolumeId?: string | undefined;
 };
 
 /** Backups that are not deleted, the newest first. `message-invalid` if the marker is not among them. */
@@ -124,6 +125,9 @@ export async function listBackups(sql: Sql, query: BackupQuery): Promise<Backup[
   if (query.status !== undefined) select = select.where('status', '=', query.status);
   if (query.parentId !== undefined) select = select.where('parent_id', '=', query.parentId);
   if (query.host !== undefined) select = select.where('host', '=', query.host);
+  if (query.restoreVolumeId !== undefined) {
+    select = select.where('restore_volume_id', '=', query.restoreVolumeId);
+  }
   const hasMarker = async (id: string) => (await findBackup(sql, id, query.projectId)) !== undefined;
   const { after, limit, offset } = await boundsOf('backups', query, hasMarker);
   const rows = await select

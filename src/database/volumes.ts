@@ -56,6 +56,27 @@ export async function findVolume(sql: Sql, id: string, projectId?: string): Prom
   return row === undefined ? undefined : fromRow(row);
 }
 
+/** The status alone, for those who ask often: `deleted` once the row is, undefined if there is none. */
+export async function readVolumeStatus(sql: Sql, id: string): Promise<string | undefined> {
+  const row = await sql
+    .selectFrom('volumes')
+    .select(['status', 'deleted'])
+    .where('id', '=', id)
+    .executeTakeFirst();
+  if (row === undefined) return undefined;
+  return readFlag(row.deleted) ? 'deleted' : (row.status ?? 'error');
+}
+
+/** Keeps others from moving the volume until the transaction ends; to be its first statement. Nothing happens if it is gone. */
+export async function lockVolume(sql: Sql, id: string): Promise<void> {
+  await sql
+    .selectFrom('volumes')
+    .select('id')
+    .where('id', '=', id)
+    .$if(sql.scope.hasRowLocks, (query) => query.forUpdate())
+    .execute();
+}
+
 /** The volume also when its row is deleted: where it was. */
 export async function findVolumeEver(sql: Sql, id: string): Promise<Volume | undefined> {
   const row = await sql.selectFrom('volumes').selectAll().where('id', '=', id).executeTakeFirst();
@@ -225,13 +246,15 @@ export async function setVolumeEncryptionKey(
   keyId: string | null,
   now: Date,
 ): Promise<void> {
-  const result = await sql
-    .updateTable('volumes')
-    .set({ encryption_key_id: keyId, updated_at: now })
-    .where('id', '=', id)
-    .where('deleted', '=', false)
-    .executeTakeFirst();
-  if (result.numUpdatedRows === 0n) throw new BackupError('not-found', `Volume ${id} could not be found.`);
+  await inTransaction(sql, async (inner) => {
+    const result = await inner
+      .updateTable('volumes')
+      .set({ encryption_key_id: keyId, updated_at: now })
+      .where('id', '=', id)
+      .where('deleted', '=', false)
+      .executeTakeFirst();
+    if (result.numUpdatedRows === 0n) throw new BackupError('not-found', `Volume ${id} could not be found.`);
+  });
 }
 
 function fromRow(row: Selectable<VolumesTable>): Volume {

@@ -6,11 +6,11 @@
  * `volume_is_new` of RPC 2.4 makes no difference: what Python leaves out of a new volume, all-zero pieces, is wrong where an
  * older layer has data there.
  */
-import { getBackup, moveBackup } from '../database/backups.ts';
+import { findBackup, getBackup, listBackups, moveBackup } from '../database/backups.ts';
 import type { Sql } from '../database/database.ts';
 import { replaceGlanceMetadata } from '../database/volume-glance-metadata.ts';
 import { listVolumeMetadata, replaceVolumeMetadata, setVolumeMetadata } from '../database/volume-metadata.ts';
-import { getVolume, moveVolume } from '../database/volumes.ts';
+import { getVolume, lockVolume, moveVolume } from '../database/volumes.ts';
 import { chainLengthBytes } from '../layout/chain.ts';
 import type { Backup } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
@@ -47,8 +47,10 @@ export async function restoreBackup(
     const volume = await persist(() => getVolume(sql, volumeId), rows);
     cloud.notify(backup, 'restore.start');
     throwIfAborted(run.signal);
-    requireStatuses(backup, volume);
+    requireTaken(volume);
+    requireRestoring(backup, volumeId);
     requireOurs(backup, resources.store.service);
+    await persist(() => requireNoRival(sql, backup, volumeId), rows);
     const meta = await transfer(environment, backup, volume, run);
     await restoreKey(environment, backup, volume, meta, run.signal);
     await finish(environment, backup, volume, meta, run.signal);
@@ -60,14 +62,20 @@ export async function restoreBackup(
   await tellEnd(environment, backupId);
 }
 
-function requireStatuses(backup: Backup, volume: Volume): void {
-  if (volume.status !== 'restoring-backup' && volume.status !== 'creating') {
-    throw refusal(
-      'InvalidVolume',
-      `Restore backup aborted, expected volume status restoring-backup,creating but got ${volume.status}.`,
-      'volume state',
-    );
-  }
+/** What the volume's status is while it is ours to write. */
+const targetStatuses = ['restoring-backup', 'creating'] as const satisfies readonly VolumeStatus[];
+
+function requireTaken({ status }: Volume): void {
+  if (targetStatuses.some((each) => each === status)) return;
+  throw refusal(
+    'InvalidVolume',
+    `Restore backup aborted, expected volume status restoring-backup,creating but got ${status}.`,
+    'volume state',
+  );
+}
+
+/** Whoever asks for a restore writes into the row to which volume, before he sends the request (cinder/backup/api.py). */
+function requireRestoring(backup: Backup, volumeId: string): void {
   if (backup.status !== 'restoring') {
     throw refusal(
       'InvalidBackup',
@@ -75,6 +83,24 @@ function requireStatuses(backup: Backup, volume: Volume): void {
       'invalid state',
     );
   }
+  if (backup.restoreVolumeId === volumeId) return;
+  throw refusal(
+    'InvalidBackup',
+    `Restore backup aborted: backup ${backup.id} is being restored to volume ${backup.restoreVolumeId ?? 'None'}, not to ${volumeId}.`,
+    'invalid state',
+  );
+}
+
+/** cinder-api lets two restores to one volume pass that are asked for at once: the lower id has it. */
+async function requireNoRival(sql: Sql, { id }: Backup, volumeId: string): Promise<void> {
+  const restores = await listBackups(sql, { status: 'restoring', restoreVolumeId: volumeId });
+  const rival = restores.find((each) => each.id < id)?.id;
+  if (rival === undefined) return;
+  throw refusal(
+    'InvalidVolume',
+    `Restore backup aborted: backup ${rival} is being restored to volume ${volumeId} too. Wait for its end, or reset its status.`,
+    'volume state',
+  );
 }
 
 function requireOurs(backup: Backup, service: string): void {
@@ -94,10 +120,12 @@ async function transfer(
   run: OperationRun,
 ): Promise<RestoredMeta> {
   const { resources, database, storage, options } = environment;
-  using watch = watchRow(environment, backup.id, 'restoring', run.signal);
+  const { sql } = database;
+  const watched = { id: volume.id, statuses: targetStatuses };
+  using watch = watchRow(environment, backup.id, 'restoring', run.signal, watched);
   const { signal } = watch;
   const rows = AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
-  const chain = await persist(() => loadChain(database.sql, backup), rows);
+  const chain = await persist(() => loadChain(sql, backup), rows);
   using held = await readLayers(resources, chain, signal);
   const { layers } = held;
   const backend = storage.forHost(volume.host);
@@ -110,7 +138,13 @@ async function transfer(
     );
   }
   const kept = layers.map(({ metadata: { backupId, volumeMeta } }) => ({ backupId, volumeMeta }));
-  const meta = await persist(() => planRestoredMeta(database.sql, kept, volume), rows);
+  const meta = await persist(() => planRestoredMeta(sql, kept, volume), rows);
+  // What is above may have taken minutes.
+  const isStillOurs = async () => {
+    requireTaken(await getVolume(sql, volume.id));
+    await requireNoRival(sql, backup, volume.id);
+  };
+  await persist(isStillOurs, AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
   const target = await backend.openTarget(nameOnStorage(volume), targetBytes, signal);
   await runRestore(resources, { chain: layers, target, progress: run.progress, signal });
   return meta;
@@ -158,7 +192,7 @@ async function writeFinish(
   const changes = { ...meta.base, ...(volume.status === 'creating' ? { launchedAt: now } : {}) };
   await moveBackup(sql, backup.id, { from: ['restoring'], to: 'available' }, {}, now);
   try {
-    const step = { from: ['restoring-backup', 'creating'], to: 'available' } as const;
+    const step = { from: targetStatuses, to: 'available' } as const;
     await moveVolume(sql, volume.id, step, changes, now);
   } catch (err) {
     if (!isBackupError(err, 'stale-update', 'not-found')) throw err;
@@ -193,33 +227,66 @@ async function undo(
   const from = isCancelled ? (['restoring', 'error'] as const) : (['restoring'] as const);
   const about = { verb: 'restore', backup: { id: backupId, projectId }, volumeId } as const;
   return settleAll(error, [
-    () => persist(() => failRestoreTarget(environment, volumeId, to), signal),
-    () => persist(() => giveBackRestored(environment, backupId, from), signal),
+    () => persist(() => giveBackRows(environment, { backupId, volumeId }, { from, to }), signal),
     () => tellFailure(environment, context, about, error),
   ]);
 }
 
-/** The volume of a restore that did not end well; it may have been taken out of our hands. */
+/**
+ * Both rows of a restore that did not end well, in one transaction: of two restores to one volume the last gives it back. The
+ * backup is left alone if it is being restored to another volume by now.
+ */
+async function giveBackRows(
+  { database, clock }: ManagerEnvironment,
+  { backupId, volumeId }: { readonly backupId: string; readonly volumeId: string },
+  { from, to }: { readonly from: readonly ('restoring' | 'error')[]; readonly to: VolumeStatus },
+): Promise<void> {
+  const now = clock.now();
+  await database.transaction(async (sql) => {
+    await failTarget(sql, volumeId, to, backupId, now);
+    const target = (await findBackup(sql, backupId))?.restoreVolumeId ?? volumeId;
+    if (target === volumeId)
+      await moveUnlessTaken(() => moveBackup(sql, backupId, { from, to: 'available' }, {}, now));
+  });
+}
+
+/** The volume of a restore of `backupId` that did not end well; it may have been taken out of our hands. */
 export async function failRestoreTarget(
   { database, clock }: ManagerEnvironment,
   volumeId: string,
   to: VolumeStatus,
+  backupId?: string,
 ): Promise<void> {
-  try {
-    await moveVolume(database.sql, volumeId, { from: ['restoring-backup', 'creating'], to }, {}, clock.now());
-  } catch (stale) {
-    if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
-  }
+  const now = clock.now();
+  await database.transaction((sql) => failTarget(sql, volumeId, to, backupId, now));
+}
+
+/** Looks under the volume's lock whether another backup is being restored to it: then it is that one's to end. */
+async function failTarget(
+  sql: Sql,
+  volumeId: string,
+  to: VolumeStatus,
+  backupId: string | undefined,
+  now: Date,
+): Promise<void> {
+  await lockVolume(sql, volumeId);
+  const restores = await listBackups(sql, { status: 'restoring', restoreVolumeId: volumeId });
+  if (backupId !== undefined && restores.some(({ id }) => id !== backupId)) return;
+  await moveUnlessTaken(() => moveVolume(sql, volumeId, { from: targetStatuses, to }, {}, now));
 }
 
 /** The backup of a restore that has ended, unless somebody deletes it by now. */
 export async function giveBackRestored(
   { database, clock }: ManagerEnvironment,
   backupId: string,
-  from: readonly ('restoring' | 'error')[] = ['restoring'],
 ): Promise<void> {
+  const step = { from: ['restoring'], to: 'available' } as const;
+  await moveUnlessTaken(() => moveBackup(database.sql, backupId, step, {}, clock.now()));
+}
+
+async function moveUnlessTaken(move: () => Promise<void>): Promise<void> {
   try {
-    await moveBackup(database.sql, backupId, { from, to: 'available' }, {}, clock.now());
+    await move();
   } catch (stale) {
     if (!isBackupError(stale, 'stale-update', 'not-found')) throw stale;
   }

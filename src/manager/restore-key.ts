@@ -3,10 +3,11 @@
  * _restore_vol_base_meta): an encrypted backup makes the volume encrypted, with a copy of the backup's key.
  */
 import { updateBackup } from '../database/backups.ts';
-import { setVolumeEncryptionKey } from '../database/volumes.ts';
+import { findVolumeEver, setVolumeEncryptionKey } from '../database/volumes.ts';
 import type { Backup } from '../model/backup.ts';
 import type { Volume } from '../model/volume.ts';
 import type { ManagerEnvironment } from './environment.ts';
+import { persist } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
 import type { RestoredMeta } from './volume-meta.ts';
 
@@ -15,24 +16,43 @@ import type { RestoredMeta } from './volume-meta.ts';
  * to which an unencrypted backup is restored has no key any more, as in Python: what is on it is not encrypted.
  */
 export async function restoreKey(
-  { cloud, database, clock, options }: ManagerEnvironment,
+  environment: ManagerEnvironment,
   backup: Backup,
   volume: Volume,
   { encryptionKeyId: restoredKeyId }: RestoredMeta,
   signal: AbortSignal,
 ): Promise<void> {
+  const { cloud, database, clock, options } = environment;
   const { sql } = database;
   if (restoredKeyId === undefined || restoredKeyId === volume.encryptionKeyId) return;
   const sourceKeyId = backup.encryptionKeyId ?? restoredKeyId;
+  const rows = AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
   if (backup.encryptionKeyId !== sourceKeyId) {
-    await updateBackup(sql, backup.id, 'restoring', { encryptionKeyId: sourceKeyId }, clock.now());
+    const now = clock.now();
+    const changes = { encryptionKeyId: sourceKeyId };
+    await persist(() => updateBackup(sql, backup.id, 'restoring', changes, now), rows);
   }
   const keyId = sourceKeyId === null ? null : await cloud.keys.clone(sourceKeyId, signal);
+  const now = clock.now();
   try {
-    await setVolumeEncryptionKey(sql, volume.id, keyId, clock.now());
+    await persist(() => setVolumeEncryptionKey(sql, volume.id, keyId, now), rows);
   } catch (error) {
-    const cleanup = AbortSignal.timeout(options.cleanupTimeoutMs);
-    throw await settleAll(error, keyId === null ? [] : [() => cloud.keys.remove(keyId, cleanup)]);
+    throw await settleAll(
+      error,
+      keyId === null ? [] : [() => removeUnlessTaken(environment, volume.id, keyId)],
+    );
   }
   if (volume.encryptionKeyId !== null) await cloud.keys.remove(volume.encryptionKeyId, signal);
+}
+
+/** A write that got no answer may have been made: then the volume has the copy, and nothing else opens what is on it. */
+async function removeUnlessTaken(
+  { cloud, database, options }: ManagerEnvironment,
+  volumeId: string,
+  keyId: string,
+): Promise<void> {
+  const rows = AbortSignal.timeout(options.rowTimeoutMs);
+  const volume = await persist(() => findVolumeEver(database.sql, volumeId), rows);
+  if (volume?.encryptionKeyId === keyId) return;
+  await cloud.keys.remove(keyId, AbortSignal.timeout(options.cleanupTimeoutMs));
 }

@@ -1,12 +1,14 @@
 /**
- * Looks at the row of a running operation again and again. Whoever moves it on takes the operation from us: a user
+ * Looks at the rows of a running operation again and again. Whoever moves one on takes the operation from us: a user
  * deletes a backup by force while it is made, or resets it while it is restored, perhaps through another host
- * (cinder/backup/chunkeddriver.py looks before each object).
+ * (cinder/backup/chunkeddriver.py looks before each object); or an administrator resets the volume that is written to.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { readBackupStatus } from '../database/backups.ts';
+import { readVolumeStatus } from '../database/volumes.ts';
 import type { BackupStatus } from '../model/backup.ts';
 import { BackupError } from '../model/errors.ts';
+import type { VolumeStatus } from '../model/volume.ts';
 import type { ManagerEnvironment } from './environment.ts';
 
 export type RowWatch = Disposable & {
@@ -14,41 +16,53 @@ export type RowWatch = Disposable & {
   readonly signal: AbortSignal;
 };
 
-/** Watches until it is disposed of. A database that does not answer is no reason to stop the operation. */
+/**
+ * Watches until it is disposed of: the backup has to be `expected`, the volume one of `statuses`. A database that does not
+ * answer is no reason to stop the operation.
+ */
 export function watchRow(
   environment: ManagerEnvironment,
   backupId: string,
   expected: BackupStatus,
   cancelled: AbortSignal,
+  volume?: { readonly id: string; readonly statuses: readonly VolumeStatus[] },
 ): RowWatch {
   const { database, options, log } = environment;
   const taken = new AbortController();
   const stop = new AbortController();
 
-  /** Null if the database does not say. */
-  const look = async (): Promise<string | null> => {
+  const findTaken = async (): Promise<BackupError | undefined> => {
+    const status = (await readBackupStatus(database.sql, backupId)) ?? 'deleted';
+    if (status !== expected) return takenAs('the backup', status);
+    if (volume === undefined) return undefined;
+    const found = (await readVolumeStatus(database.sql, volume.id)) ?? 'deleted';
+    return volume.statuses.some((each) => each === found) ? undefined : takenAs('the volume', found);
+  };
+  /** Undefined also if the database does not say. */
+  const look = async (): Promise<BackupError | undefined> => {
     try {
-      return (await readBackupStatus(database.sql, backupId)) ?? 'deleted';
+      return await findTaken();
     } catch (err) {
-      log.warn({ backup: backupId, err }, 'the row of a running operation could not be looked at');
-      return null;
+      log.warn({ backup: backupId, err }, 'the rows of a running operation could not be looked at');
+      return undefined;
     }
   };
   const watch = async (): Promise<void> => {
     while (!stop.signal.aborted && !taken.signal.aborted) {
       await sleep(options.watchIntervalMs, undefined, { signal: stop.signal, ref: false });
-      const status = await look();
-      if (status === expected || status === null || stop.signal.aborted) continue;
-      taken.abort(
-        new BackupError('cancelled', `the backup became ${status} meanwhile`, { details: { status } }),
-      );
+      const error = await look();
+      if (error !== undefined && !stop.signal.aborted) taken.abort(error);
     }
   };
   watch().catch((err: unknown) => {
-    if (!stop.signal.aborted) log.error({ backup: backupId, err }, 'the row is not watched any more');
+    if (!stop.signal.aborted) log.error({ backup: backupId, err }, 'the rows are not watched any more');
   });
   return {
     signal: AbortSignal.any([cancelled, taken.signal]),
     [Symbol.dispose]: () => stop.abort(),
   };
+}
+
+function takenAs(what: string, status: string): BackupError {
+  return new BackupError('cancelled', `${what} became ${status} meanwhile`, { details: { status } });
 }

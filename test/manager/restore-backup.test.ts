@@ -247,7 +247,9 @@ test('a volume that is made for a restore is never free for somebody else', asyn
 
 test.each([
   ['before it begins', 3],
-  ['when it is done', 5],
+  ['before it looks for other restores', 5],
+  ['before it writes the volume', 6],
+  ['when it is done', 8],
 ])('a database that is away %s is waited for', async (_when, after) => {
   const target = await rig.addVolume(sizeBytes, 9);
   rig.failDatabase(after, 3);

@@ -55,6 +55,8 @@ async function restore(rows: {
   readonly volumeKey: string | null;
   readonly restored: string | null | undefined;
   readonly keys?: KeyCopies;
+  /** Wraps the database that the restore works with. */
+  readonly through?: (database: Database) => Database;
 }) {
   const backup = newBackup({});
   const volume = newVolume({ status: 'available' });
@@ -65,7 +67,12 @@ async function restore(rows: {
     .set({ status: 'restoring', encryption_key_id: rows.backupKey })
     .execute();
   await setVolumeEncryptionKey(database.sql, volume.id, rows.volumeKey, now);
-  const environment = { ...rig.environment, database, cloud: { ...noCloud, keys: rows.keys ?? keys } };
+  const environment = {
+    ...rig.environment,
+    options: { ...rig.environment.options, rowTimeoutMs: 50 },
+    database: rows.through?.(database) ?? database,
+    cloud: { ...noCloud, keys: rows.keys ?? keys },
+  };
   await restoreKey(
     environment,
     await getBackup(database.sql, backup.id),
@@ -126,4 +133,45 @@ test('a key that cannot be copied leaves the key of the volume', async () => {
   expect(removed).toEqual([]);
   const volume = await database.sql.selectFrom('volumes').select('encryption_key_id').executeTakeFirst();
   expect(volume?.encryption_key_id).toBe(own);
+});
+
+/** Transactions get no answer, `times` times: they are made all the same, or not. */
+function withoutAnswer(of: Database, times: number, isMade: boolean): Database {
+  let left = times;
+  const transaction: Database['transaction'] = async (work) => {
+    if (left === 0 || isMade) await of.transaction(work);
+    if (left === 0) return;
+    left -= 1;
+    throw new BackupError('database-unavailable', 'no answer');
+  };
+  const scope = { ...of.sql.scope, transaction };
+  const sql = new Proxy(of.sql, {
+    get: (target, name) => {
+      if (name === 'scope') return scope;
+      const value: unknown = Reflect.get(target, name, target);
+      return typeof value === 'function' ? value.bind(target) : value;
+    },
+  });
+  return { ...of, sql, transaction };
+}
+
+test('a database that is away when the key is to be written is waited for', async () => {
+  const { volume } = await restore({
+    backupKey: 'copy',
+    volumeKey: own,
+    restored: original,
+    through: (each) => withoutAnswer(each, 1, false),
+  });
+  expect(volume).toBe('copy of copy');
+  expect(removed).toEqual([own]);
+});
+
+test.each([
+  ['stays, when the row names it all the same', true, []],
+  ['goes, when the row names the old one', false, ['copy of copy']],
+])('the copy of a key whose writing is never answered %s', async (_what, isMade, gone) => {
+  const through = (each: Database) => withoutAnswer(each, Infinity, isMade);
+  const asked = restore({ backupKey: 'copy', volumeKey: own, restored: original, through });
+  await expect(asked).rejects.toMatchObject({ code: 'database-unavailable' });
+  expect(removed).toEqual(gone);
 });

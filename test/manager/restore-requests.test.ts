@@ -171,6 +171,112 @@ test('a message that cannot be written does not keep the rows from being put rig
   await expect(insertFailureMessage(rig.database.sql, about, new Date())).rejects.toThrow();
 });
 
+test('a request that names another volume than the row is refused, and the restore of the row stays', async () => {
+  const wanted = await takenVolume();
+  const other = await rig.addVolume(sizeBytes, 8);
+  await requests.setVolume(other, { status: 'restoring-backup' });
+  const before = await rig.bytes(other);
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId: other });
+  expect((await rig.bytes(other)).equals(before)).toBe(true);
+  expect(await rig.volumeStatus(other)).toBe('error');
+  expect(await rig.row(backupId)).toMatchObject({ status: 'restoring', restoreVolumeId: wanted });
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId: wanted });
+  expect(await rig.volumeStatus(wanted)).toBe('available');
+});
+
+/** A second backup of the source, with other bytes. */
+async function secondBackup(): Promise<string> {
+  await rig.change(source, 0, blockSize, 2);
+  await requests.setVolume(source, { status: 'backing-up', previous_status: 'available' });
+  const id = await requests.addBackup(source, 'creating');
+  await requests.send('create_backup.full', { backupId: id });
+  return id;
+}
+
+async function markRestoring(id: string, volumeId: string): Promise<void> {
+  const taken = { status: 'restoring', restore_volume_id: volumeId };
+  await rig.database.sql.updateTable('backups').set(taken).where('id', '=', id).execute();
+}
+
+test('of two restores to one volume that are asked for at once one is made, and the other ends nothing of it', async () => {
+  const before = await rig.bytes(source);
+  const [lower = '', upper = ''] = [backupId, await secondBackup()].toSorted();
+  const expected = lower === backupId ? before : await rig.bytes(source);
+  const volumeId = await rig.addVolume(sizeBytes, 9);
+  await requests.setVolume(volumeId, { status: 'restoring-backup' });
+  for (const id of [lower, upper]) await markRestoring(id, volumeId);
+  const hold = rig.store.hold('get', /-00001$/);
+  await requests.send('restore_backup.existing-volume', { backupId: lower, volumeId }, { waits: false });
+  await hold.reached;
+  await requests.send('restore_backup.existing-volume', { backupId: upper, volumeId }, { waits: false });
+  await rig.operations.find('restore', upper)?.done;
+  expect(await rig.volumeStatus(volumeId)).toBe('restoring-backup');
+  expect((await rig.row(upper)).status).toBe('available');
+  hold.open();
+  await requests.settled();
+  expect((await rig.bytes(volumeId)).equals(expected)).toBe(true);
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+  expect((await rig.row(lower)).status).toBe('available');
+});
+
+test('a late duplicate leaves the volume to the restore that writes it', async () => {
+  const second = await secondBackup();
+  const volumeId = await takenVolume();
+  const hold = rig.store.hold('get', /-00001$/);
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId }, { waits: false });
+  await hold.reached;
+  await requests.send('restore_backup.existing-volume', { backupId: second, volumeId }, { waits: false });
+  await rig.operations.find('restore', second)?.done;
+  expect(await rig.volumeStatus(volumeId)).toBe('restoring-backup');
+  hold.open();
+  await requests.settled();
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test('of two restores to one volume that both fail the last gives it back', async () => {
+  const second = await secondBackup();
+  const volumeId = await takenVolume();
+  await markRestoring(second, volumeId);
+  await removeAll();
+  for (const id of [backupId, second]) {
+    await requests.send('restore_backup.existing-volume', { backupId: id, volumeId }, { waits: false });
+  }
+  await requests.settled();
+  expect(['error', 'error_restoring']).toContain(await rig.volumeStatus(volumeId));
+  for (const id of [backupId, second]) expect((await rig.row(id)).status).toBe('available');
+});
+
+test('a volume that was given back while the metadata was read is not written', async () => {
+  const unwatched = createRig(machine, { on: rig });
+  const asked = createRequestRig(unwatched);
+  const volumeId = await takenVolume();
+  const before = await rig.bytes(volumeId);
+  const hold = unwatched.store.hold('get', /_metadata$/);
+  await asked.send('restore_backup.existing-volume', { backupId, volumeId }, { waits: false });
+  await hold.reached;
+  await requests.setVolume(volumeId, { status: 'in-use' });
+  hold.open();
+  await asked.settled();
+  expect((await rig.bytes(volumeId)).equals(before)).toBe(true);
+  expect(await rig.volumeStatus(volumeId)).toBe('in-use');
+  expect((await rig.row(backupId)).status).toBe('available');
+  expect(await asked.messages()).toEqual([{ event: 'VOLUME_VOLUME_BACKUP_015_027', resource: volumeId }]);
+});
+
+test('a volume whose status an administrator resets while it is restored is written no further', async () => {
+  const volumeId = await takenVolume();
+  const hold = rig.store.hold('get', /-00001$/);
+  await requests.send('restore_backup.existing-volume', { backupId, volumeId }, { waits: false });
+  const getting = await hold.reached;
+  await requests.setVolume(volumeId, { status: 'available' });
+  await once(getting, 'abort');
+  hold.open();
+  await requests.settled();
+  expect(rig.operations.list()[0]).toMatchObject({ state: 'cancelled' });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+  expect((await rig.row(backupId)).status).toBe('available');
+});
+
 /** Somebody empties the store behind the backups' back. */
 async function removeAll(): Promise<void> {
   const { signal } = new AbortController();
