@@ -81,8 +81,10 @@ export async function runAgent(args: readonly string[]): Promise<number> {
   if (isOpenstackCommand(args)) return await runConfiguredAgent(args);
   const { directory, name, logLevel, ...options } = await parseAgentFlags(args);
   const log = createLogger({ level: logLevel });
-  const backend = await createFileBackend({ name, directory, log });
-  const agent = await createAgent({ ...options, backends: [backend], log });
-  log.info({ node: process.versions.node, delta: backend.info.delta, directory }, 'agent is ready');
-  return await runUntilSignal(log, () => agent.close());
+  return await runUntilSignal(log, async () => {
+    const backend = await createFileBackend({ name, directory, log });
+    const agent = await createAgent({ ...options, backends: [backend], log });
+    log.info({ node: process.versions.node, delta: backend.info.delta, directory }, 'agent is ready');
+    return agent;
+  });
 }

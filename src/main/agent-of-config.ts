@@ -26,10 +26,11 @@ export async function runConfiguredAgent(args: readonly string[]): Promise<numbe
   for (const warning of warnings) log.warn(warning);
   const { agent: listen } = config.delta;
   const access = await readListenAccess(listen);
-  const backends = await openBackends(config.backends, log);
   const { allowPlaintext, host, port } = listen;
-  const agent = await createAgent({ backends, access, host, port, allowPlaintext, log });
-  return await runUntilSignal(log, () => agent.close());
+  return await runUntilSignal(log, async () => {
+    const backends = await openBackends(config.backends, log);
+    return await createAgent({ backends, access, host, port, allowPlaintext, log });
+  });
 }
 
 /** Opens the back ends that an agent can serve, side by side. Throws `config-invalid` if there is none, or one is wrong. */

@@ -76,9 +76,7 @@ export async function runOpenstackService(args: readonly string[]): Promise<numb
   const log = openLog(flags, config);
   for (const warning of warnings) log.warn(warning);
   const { createOpenstackService } = await import('./openstack-service.ts');
-  const starting = new AbortController();
-  const service = await createOpenstackService({ config, log, signal: starting.signal });
-  return await runUntilSignal(log, () => service.close());
+  return await runUntilSignal(log, (signal) => createOpenstackService({ config, log, signal }));
 }
 
 function openLog({ logFile, logLevel }: OpenstackFlags, { core }: ServiceConfig): Logger {

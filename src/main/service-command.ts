@@ -121,8 +121,7 @@ export async function runService(args: readonly string[]): Promise<number> {
   const { stateDir, host, port, options, storeConfig, logLevel } = await parseServiceFlags(args);
   const log = createLogger({ level: logLevel });
   const store = storeConfig === undefined ? undefined : await openStoreOf(storeConfig, log);
-  const service = await createStandalone({ stateDir, host, port, options, store, log });
-  return await runUntilSignal(log, () => service.close());
+  return await runUntilSignal(log, () => createStandalone({ stateDir, host, port, options, store, log }));
 }
 
 /** Opens the store of a cinder.conf and tests it; what is wrong with it is logged, since it may come right later. */
