@@ -227,7 +227,7 @@ async function undo(
   const from = isCancelled ? (['restoring', 'error'] as const) : (['restoring'] as const);
   const about = { verb: 'restore', backup: { id: backupId, projectId }, volumeId } as const;
   return settleAll(error, [
-    () => persist(() => giveBackRows(environment, { backupId, volumeId }, { from, to }), signal),
+    () => persist(() => endRestore(environment, { backupId, volumeId }, { from, to }), signal),
     () => tellFailure(environment, context, about, error),
   ]);
 }
@@ -236,7 +236,7 @@ async function undo(
  * Both rows of a restore that did not end well, in one transaction: of two restores to one volume the last gives it back. The
  * backup is left alone if it is being restored to another volume by now.
  */
-async function giveBackRows(
+export async function endRestore(
   { database, clock }: ManagerEnvironment,
   { backupId, volumeId }: { readonly backupId: string; readonly volumeId: string },
   { from, to }: { readonly from: readonly ('restoring' | 'error')[]; readonly to: VolumeStatus },
