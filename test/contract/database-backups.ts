@@ -119,6 +119,22 @@ export function backupStatements(open: OpenEmpty): void {
     expect(await choose(at(1))).toBeUndefined();
   });
 
+  test('the newest backup of some drivers is looked for among theirs and those that name none', async () => {
+    const volumeId = randomUUID();
+    const nameless = await inStatus('available', { volumeId }, 1);
+    const [ours, foreign] = [
+      await inStatus('available', { volumeId }, 2),
+      await inStatus('available', { volumeId }, 3),
+    ];
+    await updateBackup(database.sql, ours.id, 'available', { service: 'a.b.Ours' }, at(4));
+    await updateBackup(database.sql, foreign.id, 'available', { service: 'a.c.Foreign' }, at(4));
+    const choose = async (...services: string[]) =>
+      (await newestBackup(database.sql, { volumeId, services }))?.id;
+    expect(await choose('a.b.Ours', 'a.b')).toBe(ours.id);
+    expect(await choose('a.b')).toBe(nameless.id);
+    expect((await newestBackup(database.sql, { volumeId }))?.id).toBe(foreign.id);
+  });
+
   test('the number of dependents starts at none, counts, and never falls below zero', async () => {
     const { id } = await inStatus('available');
     const dependents = async () => (await getBackup(database.sql, id)).dependents;
