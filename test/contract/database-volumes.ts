@@ -16,7 +16,10 @@ import {
   insertVolume,
   knownVolumes,
   listVolumes,
+  lockVolume,
   moveVolume,
+  readVolumeStatus,
+  setVolumeEncryptionKey,
 } from '../../src/database/volumes.ts';
 import { newVolume } from '../database/rows.ts';
 import type { OpenEmpty } from './database.ts';
@@ -51,6 +54,33 @@ export function volumeStatements(open: OpenEmpty): void {
     expect(await getVolume(database.sql, id)).toMatchObject({
       status: 'backing-up',
       previousStatus: 'available',
+    });
+  });
+
+  test('a locked volume is moved by nobody else until the transaction ends', async () => {
+    const id = await someVolume();
+    const step = { from: ['available'], to: 'error' } as const;
+    let other: Promise<void> | undefined;
+    await database.transaction(async (sql) => {
+      await lockVolume(sql, id);
+      other = moveVolume(database.sql, id, { from: ['available'], to: 'backing-up' }, {}, now);
+      other.catch(() => {});
+      await moveVolume(sql, id, step, {}, now);
+    });
+    await expect(other).rejects.toMatchObject({ code: 'stale-update', details: { status: 'error' } });
+    expect(await readVolumeStatus(database.sql, id)).toBe('error');
+    await database.transaction((sql) => lockVolume(sql, randomUUID()));
+  });
+
+  test('the status of a volume tells that it is gone, and then it gets no key', async () => {
+    const id = await someVolume();
+    await setVolumeEncryptionKey(database.sql, id, volumeTypeId, now);
+    expect((await getVolume(database.sql, id)).encryptionKeyId).toBe(volumeTypeId);
+    await database.sql.updateTable('volumes').set({ deleted: true }).where('id', '=', id).execute();
+    expect(await readVolumeStatus(database.sql, id)).toBe('deleted');
+    expect(await readVolumeStatus(database.sql, randomUUID())).toBeUndefined();
+    await expect(setVolumeEncryptionKey(database.sql, id, null, now)).rejects.toMatchObject({
+      code: 'not-found',
     });
   });
 
