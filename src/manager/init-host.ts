@@ -25,7 +25,7 @@ import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf, dropStaleSnapshots } from './backup-snapshots.ts';
 import { endTemporaries, failBackup, releaseSource } from './end-backup.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
-import { failRestoreTarget, giveBackRestored } from './restore-backup.ts';
+import { endRestore, giveBackRestored } from './restore-backup.ts';
 
 const interrupted = 'incomplete backup reset on manager restart';
 
@@ -118,10 +118,12 @@ async function endCreating(
 }
 
 async function endRestoring(environment: ManagerEnvironment, backup: Backup): Promise<void> {
-  if (backup.restoreVolumeId !== null) {
-    await failRestoreTarget(environment, backup.restoreVolumeId, 'error_restoring');
+  const { id: backupId, restoreVolumeId: volumeId } = backup;
+  if (volumeId === null) await giveBackRestored(environment, backupId);
+  else {
+    const steps = { from: ['restoring'], to: 'error_restoring' } as const;
+    await endRestore(environment, { backupId, volumeId }, steps);
   }
-  await giveBackRestored(environment, backup.id);
 }
 
 async function endDeletingEncrypted({ database, clock }: ManagerEnvironment, { id }: Backup): Promise<void> {

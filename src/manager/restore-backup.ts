@@ -255,7 +255,7 @@ export async function failRestoreTarget(
   { database, clock }: ManagerEnvironment,
   volumeId: string,
   to: VolumeStatus,
-  backupId?: string,
+  backupId: string,
 ): Promise<void> {
   const now = clock.now();
   await database.transaction((sql) => failTarget(sql, volumeId, to, backupId, now));
@@ -266,12 +266,12 @@ async function failTarget(
   sql: Sql,
   volumeId: string,
   to: VolumeStatus,
-  backupId: string | undefined,
+  backupId: string,
   now: Date,
 ): Promise<void> {
   await lockVolume(sql, volumeId);
   const restores = await listBackups(sql, { status: 'restoring', restoreVolumeId: volumeId });
-  if (backupId !== undefined && restores.some(({ id }) => id !== backupId)) return;
+  if (restores.some(({ id }) => id !== backupId)) return;
   await moveUnlessTaken(() => moveVolume(sql, volumeId, { from: targetStatuses, to }, {}, now));
 }
 

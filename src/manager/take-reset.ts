@@ -86,7 +86,7 @@ async function writeStatus(
   const outcome = isDoubtful ? await outcomeOf(environment, backup) : {};
   if (backup.status === 'creating') await releaseSource(environment, backup);
   if (backup.status === 'restoring' && backup.restoreVolumeId !== null) {
-    await failRestoreTarget(environment, backup.restoreVolumeId, 'error_restoring');
+    await failRestoreTarget(environment, backup.restoreVolumeId, 'error_restoring', id);
   }
   const to = outcome instanceof BackupError ? 'error' : wanted;
   if (outcome instanceof BackupError) {

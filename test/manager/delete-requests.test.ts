@@ -292,6 +292,19 @@ test('a reset of a backup that nobody works on any more gives its volume back', 
   expect(await rig.volumeStatus(source)).toBe('available');
 });
 
+test('a reset of a restore that nobody works on leaves its volume to the restore that has it', async () => {
+  const volumeId = await rig.addVolume(sizeBytes, 9);
+  await requests.setVolume(volumeId, { status: 'restoring-backup' });
+  const [reset, other] = [await makeBackup(), await makeBackup()];
+  const restoring = { status: 'restoring', restore_volume_id: volumeId };
+  await rig.database.sql.updateTable('backups').set(restoring).where('id', 'in', [reset, other]).execute();
+  await requests.send('reset_status.error', { backupId: reset });
+  expect((await rig.row(reset)).status).toBe('error');
+  expect(await rig.volumeStatus(volumeId)).toBe('restoring-backup');
+  await requests.send('reset_status.error', { backupId: other });
+  expect(await rig.volumeStatus(volumeId)).toBe('error_restoring');
+});
+
 test('a status that a reset cannot set is refused', async () => {
   const backupId = await makeBackup();
   await expect(

@@ -105,6 +105,20 @@ test('a restore that died leaves the volume in error_restoring and the backup av
   expect(await rig.volumeStatus(target)).toBe('error_restoring');
 });
 
+test.each([
+  ['of this host end with it', 'host', 'error_restoring'],
+  ['of another host keep it', 'other', 'restoring-backup'],
+])('other restores to the volume of a restore that died %s', async (_what, host, status) => {
+  const { row: second } = await rig.backup(volumeId);
+  const target = await rig.addVolume(40 * blockSize, 9);
+  await leave(full.id, 'restoring', { restore_volume_id: target });
+  await leave(second.id, 'restoring', { restore_volume_id: target, host });
+  await leaveVolume(target, 'restoring-backup', null);
+  await rig.manager.initHost(signal);
+  expect((await rig.row(full.id)).status).toBe('available');
+  expect(await rig.volumeStatus(target)).toBe(status);
+});
+
 test('a deletion that died half-way goes on', async () => {
   const { container, key } = keyOf(full, '_metadata');
   await rig.objects.remove(container, key, signal);
