@@ -212,6 +212,13 @@ describe('files', () => {
     expect(clocks.map(({ path }) => path)).toEqual([]);
   });
 
+  it('join signals by async/any-signal.ts, which forgets none', () => {
+    const joined = sources.filter(
+      ({ path, code }) => path !== 'async/any-signal.ts' && /\bAbortSignal\.any\(/.test(code),
+    );
+    expect(joined.map(({ path }) => path)).toEqual([]);
+  });
+
   it('take ids and times before a transaction, which may run more than once', () => {
     const made = sources.flatMap(({ path, code }) =>
       callsOf('transaction', code)

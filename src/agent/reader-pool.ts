@@ -8,6 +8,7 @@
  * their way from the cluster meanwhile.
  */
 import { availableParallelism } from 'node:os';
+import { anySignal } from '../async/any-signal.ts';
 import { createQueue } from '../async/queue.ts';
 import type { TypedExtent } from '../model/extent.ts';
 import { dataFrameBytes } from '../protocol/frames.ts';
@@ -92,7 +93,7 @@ export function createReaderPool(options: { readonly threads?: number | undefine
     },
     async *stream(request, outer) {
       const stopped = new AbortController();
-      const signal = AbortSignal.any([outer, stopped.signal]);
+      const signal = anySignal([outer, stopped.signal]);
       const ahead = request.handle.kind === 'rbd' ? aheadOfCluster : 1;
       const queue = createQueue<{ batch: Batch; result: Promise<ReaderResult> }>(pool.threads + ahead);
       const running = new Set<Promise<void>>();

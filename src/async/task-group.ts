@@ -1,4 +1,5 @@
 /** Runs tasks side by side and fails as one. */
+import { anySignal } from './any-signal.ts';
 import { createBudget } from './limit.ts';
 
 export type TaskGroup = {
@@ -14,7 +15,7 @@ export type TaskGroup = {
 
 export function createTaskGroup(limit: number, outer: AbortSignal): TaskGroup {
   const controller = new AbortController();
-  const signal = AbortSignal.any([outer, controller.signal]);
+  const signal = anySignal([outer, controller.signal]);
   const slots = createBudget(limit);
   const running = new Set<Promise<void>>();
   let failure: { readonly reason: unknown } | undefined;

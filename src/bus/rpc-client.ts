@@ -3,6 +3,7 @@
  * one queue of this process, which is declared at the first call.
  */
 import type { ConfirmChannel, ConsumeMessage } from 'amqplib';
+import { anySignal } from '../async/any-signal.ts';
 import type { QueueConfig } from '../config/messaging-config.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, messageOf } from '../model/errors.ts';
@@ -135,7 +136,7 @@ export function createRpcClient(deps: RpcClientDeps): RpcClient {
     async call(request, outer, timeoutSeconds = deps.responseTimeoutSeconds) {
       const { method, target } = request;
       const deadline = AbortSignal.timeout(timeoutSeconds * 1000);
-      const signal = AbortSignal.any([outer, deadline]);
+      const signal = anySignal([outer, deadline]);
       const messageId = uniqueId();
       const answered = Promise.withResolvers<RpcReply>();
       const onAbort = () => answered.reject(signal.reason);

@@ -4,6 +4,7 @@
  * stops takes its word back.
  */
 import { randomUUID } from 'node:crypto';
+import { anySignal } from '../async/any-signal.ts';
 import { adminContext } from '../bus/bus-context.ts';
 import type { OutgoingRequest } from '../bus/rpc-client.ts';
 import type { Logger } from '../log.ts';
@@ -36,7 +37,7 @@ export function createCapabilities(deps: CapabilitiesDeps): Capabilities {
 
   const send = async (request: OutgoingRequest, signal: AbortSignal): Promise<void> => {
     try {
-      await cast(request, AbortSignal.any([signal, AbortSignal.timeout(deps.giveUpMs)]));
+      await cast(request, anySignal([signal, AbortSignal.timeout(deps.giveUpMs)]));
     } catch (err) {
       throwIfAborted(signal);
       log.warn({ err, method: request.method }, 'the scheduler was not told of this service');

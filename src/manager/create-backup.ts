@@ -6,6 +6,7 @@
  * sha256file, metadata (the pipeline); then, in one transaction, the row `available`, the parent's count and the
  * volume's status. Whatever fails removes the objects and the snapshot and gives the volume back.
  */
+import { anySignal } from '../async/any-signal.ts';
 import { both } from '../async/both.ts';
 import { getBackup, updateBackup } from '../database/backups.ts';
 import { getSnapshot } from '../database/snapshots.ts';
@@ -44,7 +45,7 @@ export async function createBackup(
   let requested: Backup | undefined;
   let began = false;
   try {
-    const reading = AbortSignal.any([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+    const reading = anySignal([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
     const asked = await persist(() => getBackup(database.sql, backupId), reading);
     requested = asked;
     cloud.notify(asked, 'create.start');
@@ -115,7 +116,7 @@ async function keepKey(
   const encryptionKeyId = await cloud.keys.clone(volume.encryptionKeyId, signal);
   const write = () => updateBackup(database.sql, backup.id, 'creating', { encryptionKeyId }, clock.now());
   try {
-    await persist(write, AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
+    await persist(write, anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
   } catch (error) {
     const cleanup = AbortSignal.timeout(options.cleanupTimeoutMs);
     throw await settleAll(error, [() => cloud.keys.remove(encryptionKeyId, cleanup)]);
@@ -191,7 +192,7 @@ async function transfer(
     blockSize: options.blockSize,
     mergeGapBytes: options.mergeGapBytes,
   });
-  const rows = AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const rows = anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
   const volumeMeta = await persist(() => readVolumeMeta(environment, backup.volumeId), rows);
   const request = { backend: backend.name, info, volume: onStorage, current };
   const place = requirePlace(backup);

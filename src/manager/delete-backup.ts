@@ -5,6 +5,7 @@
  *
  * Invariant: a backup of which something may be gone never stays `available`, whoever set it so meanwhile.
  */
+import { anySignal } from '../async/any-signal.ts';
 import {
   countDependent,
   findBackup,
@@ -39,7 +40,7 @@ export async function deleteBackup(
   run: OperationRun,
 ): Promise<void> {
   const { database, resources, options, cloud } = environment;
-  const reading = AbortSignal.any([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const reading = anySignal([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
   const backup = await persist(() => findBackup(database.sql, backupId), reading);
   if (backup === undefined) {
     environment.log.info({ backup: backupId }, 'the backup is gone already');

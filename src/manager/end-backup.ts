@@ -2,6 +2,7 @@
  * How the making of a backup ends: in one transaction, or undone. What it took is given back in either case: the volume or the
  * Cinder snapshot, objects and storage snapshot, temporary volumes.
  */
+import { anySignal } from '../async/any-signal.ts';
 import { countDependent, findBackupEver, getBackup, listBackups, moveBackup } from '../database/backups.ts';
 import type { Sql } from '../database/database.ts';
 import { moveSnapshot } from '../database/snapshots.ts';
@@ -30,7 +31,7 @@ export async function finishBackup(
   cancelled: AbortSignal,
 ): Promise<Backup> {
   const { database, clock, options } = environment;
-  const signal = AbortSignal.any([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const signal = anySignal([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
   const now = clock.now();
   let isUncertain = false;
   const commit = async () => {

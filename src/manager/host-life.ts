@@ -12,6 +12,7 @@
  * | heartbeat | every `reportIntervalMs`, while store and bus work |
  * | capabilities | at the start, every `capabilitiesIntervalMs`, when the store comes or goes, when a scheduler asks, at the stop |
  */
+import { anySignal } from '../async/any-signal.ts';
 import { repeat, type Wait } from '../async/periodic.ts';
 import type { MessageBus } from '../bus/message-bus.ts';
 import type { Database } from '../database/database.ts';
@@ -127,7 +128,7 @@ export function createHostLife(deps: HostLifeDeps): HostLife {
     },
     register: () => heartbeat.register(),
     async examine(signal) {
-      nextTestMs = await watch.check(AbortSignal.any([signal, ending.signal]));
+      nextTestMs = await watch.check(anySignal([signal, ending.signal]));
     },
     start() {
       isStarted = true;

@@ -6,6 +6,7 @@
  * `volume_is_new` of RPC 2.4 makes no difference: what Python leaves out of a new volume, all-zero pieces, is wrong where an
  * older layer has data there.
  */
+import { anySignal } from '../async/any-signal.ts';
 import { findBackup, getBackup, listBackups, moveBackup } from '../database/backups.ts';
 import type { Sql } from '../database/database.ts';
 import { replaceGlanceMetadata } from '../database/volume-glance-metadata.ts';
@@ -41,7 +42,7 @@ export async function restoreBackup(
   const { sql } = database;
   const asked = { backupId, volumeId, projectId: context.projectId };
   try {
-    const rows = AbortSignal.any([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+    const rows = anySignal([run.signal, AbortSignal.timeout(options.rowTimeoutMs)]);
     const backup = await persist(() => getBackup(sql, backupId), rows);
     asked.projectId = backup.projectId;
     const volume = await persist(() => getVolume(sql, volumeId), rows);
@@ -124,7 +125,7 @@ async function transfer(
   const watched = { id: volume.id, statuses: targetStatuses };
   using watch = watchRow(environment, backup.id, 'restoring', run.signal, watched);
   const { signal } = watch;
-  const rows = AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const rows = anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
   const chain = await persist(() => loadChain(sql, backup), rows);
   using held = await readLayers(resources, chain, signal);
   const { layers } = held;
@@ -144,7 +145,7 @@ async function transfer(
     requireTaken(await getVolume(sql, volume.id));
     await requireNoRival(sql, backup, volume.id);
   };
-  await persist(isStillOurs, AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
+  await persist(isStillOurs, anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
   const target = await backend.openTarget(nameOnStorage(volume), targetBytes, signal);
   await runRestore(resources, { chain: layers, target, progress: run.progress, signal });
   return meta;
@@ -158,7 +159,7 @@ async function finish(
   cancelled: AbortSignal,
 ): Promise<void> {
   const { database, clock, options } = environment;
-  const signal = AbortSignal.any([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const signal = anySignal([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
   const now = clock.now();
   let isUncertain = false;
   const commit = async () => {

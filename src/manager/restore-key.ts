@@ -2,6 +2,7 @@
  * The key of a restored volume (cinder/backup/manager.py, end of _run_restore; cinder/backup/driver.py,
  * _restore_vol_base_meta): an encrypted backup makes the volume encrypted, with a copy of the backup's key.
  */
+import { anySignal } from '../async/any-signal.ts';
 import { updateBackup } from '../database/backups.ts';
 import { findVolumeEver, setVolumeEncryptionKey } from '../database/volumes.ts';
 import type { Backup } from '../model/backup.ts';
@@ -26,7 +27,7 @@ export async function restoreKey(
   const { sql } = database;
   if (restoredKeyId === undefined || restoredKeyId === volume.encryptionKeyId) return;
   const sourceKeyId = backup.encryptionKeyId ?? restoredKeyId;
-  const rows = AbortSignal.any([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
+  const rows = anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
   if (backup.encryptionKeyId !== sourceKeyId) {
     const now = clock.now();
     const changes = { encryptionKeyId: sourceKeyId };

@@ -4,6 +4,7 @@
  * (cinder/backup/chunkeddriver.py looks before each object); or an administrator resets the volume that is written to.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
+import { anySignal } from '../async/any-signal.ts';
 import { readBackupStatus } from '../database/backups.ts';
 import { readVolumeStatus } from '../database/volumes.ts';
 import type { BackupStatus } from '../model/backup.ts';
@@ -58,7 +59,7 @@ export function watchRow(
     if (!stop.signal.aborted) log.error({ backup: backupId, err }, 'the rows are not watched any more');
   });
   return {
-    signal: AbortSignal.any([cancelled, taken.signal]),
+    signal: anySignal([cancelled, taken.signal]),
     [Symbol.dispose]: () => stop.abort(),
   };
 }

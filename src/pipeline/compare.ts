@@ -2,6 +2,7 @@
  * The compare way: the source hashes its snapshot where it lies, the digests are held against the parent's hash list while both
  * arrive, and only blocks that differ are asked for. One stream of changes comes out that tiles the volume.
  */
+import { anySignal } from '../async/any-signal.ts';
 import { createQueue } from '../async/queue.ts';
 import { digestBytes, zeroDigestRuns } from '../model/digest.ts';
 import { BackupError, invariant } from '../model/errors.ts';
@@ -32,7 +33,7 @@ export async function* compareChanges(
 ): AsyncGenerator<ChangeEvent> {
   const queue = createQueue<Batch>(1);
   const leave = new AbortController();
-  const inner = AbortSignal.any([signal, leave.signal]);
+  const inner = anySignal([signal, leave.signal]);
   const judging = judge(source, parent, mergeGapBytes, onRead, queue, inner).catch((error: unknown) =>
     queue.fail(error),
   );

@@ -1,4 +1,5 @@
 /** Fetches objects into slabs and unseals them there. */
+import { anySignal } from '../async/any-signal.ts';
 import { withLimit, type Budget } from '../async/limit.ts';
 import type { PlannedObject } from '../layout/chain.ts';
 import { invariant, isBackupError } from '../model/errors.ts';
@@ -141,7 +142,7 @@ async function allOf<T>(
   outer: AbortSignal,
 ): Promise<T[]> {
   const stop = new AbortController();
-  const signal = AbortSignal.any([outer, stop.signal]);
+  const signal = anySignal([outer, stop.signal]);
   const running = works.map(async (work) => {
     try {
       return await work(signal);

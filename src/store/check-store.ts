@@ -1,4 +1,5 @@
 /** The start-up self-test of a store: what is wrong, in words that an operator can act on, before the first backup meets it. */
+import { anySignal } from '../async/any-signal.ts';
 import { cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
 
 /** A store that can look at itself without changing anything. */
@@ -26,7 +27,7 @@ export async function checkStore(
   signal: AbortSignal,
 ): Promise<StoreCheck> {
   const timeout = AbortSignal.timeout(checkTimeoutMs);
-  const ending = AbortSignal.any([signal, timeout]);
+  const ending = anySignal([signal, timeout]);
   // A file server that is away holds a call of the file system, whatever the signal says.
   const { promise: ended, reject } = Promise.withResolvers<never>();
   const end = () => reject(cancelledBy(ending));

@@ -1,4 +1,5 @@
 /** The one retry of the database room: how long a statement or a transaction waits for a server that cannot do it now. */
+import { anySignal } from '../../async/any-signal.ts';
 import { retry, type RetryPolicy } from '../../async/backoff.ts';
 import type { Logger } from '../../log.ts';
 import { isBackupError } from '../../model/errors.ts';
@@ -35,7 +36,7 @@ export function createOutageRetry(options: {
       if (!isRetryable(error) || closing.aborted) throw error;
       log.warn({ err: error }, 'the database cannot do this now: it is tried again');
     }
-    const signal = outageMs < 0 ? closing : AbortSignal.any([closing, AbortSignal.timeout(outageMs)]);
+    const signal = outageMs < 0 ? closing : anySignal([closing, AbortSignal.timeout(outageMs)]);
     try {
       return await retry(policy, attempt, { isRetryable, signal });
     } catch {
