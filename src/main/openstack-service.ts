@@ -7,7 +7,7 @@
  * | database | closed last |
  * | store, keys, sealing threads, agents | |
  * | bus connects | its connections end after the last notification |
- * | REST | shows operations until they have ended |
+ * | REST is made; it listens when earlier work is put right | shows operations until they have ended |
  * | the row in `services`; what an earlier process left is put right | operations end, or are cancelled after graceful_shutdown_timeout |
  * | requests are taken | no more are taken |
  * | heartbeat and capabilities | the schedulers are told |
@@ -189,11 +189,6 @@ export async function createOpenstackService(settings: {
     const manager = { verify: createVerify(own.environment, operations, verbs) };
     const app = createOperatorApp({ database, operations, metrics, manager }, { access: {}, log });
     stack.add('REST', () => app.close());
-    const url = await listenForRest(app, {
-      ...delta.rest,
-      remedy: 'choose another [delta] rest_port or rest_listen',
-    });
-
     await life.register();
     const earlier = await reconcile(own.environment, { hasQueue: true }, signal);
     const { reset, deleting } = earlier;
@@ -216,6 +211,11 @@ export async function createOpenstackService(settings: {
       ),
     };
     await life.examine(signal);
+    // Who sees it answer may send requests: a restore sent before the looking at earlier work would be taken for interrupted.
+    const url = await listenForRest(app, {
+      ...delta.rest,
+      remedy: 'choose another [delta] rest_port or rest_listen',
+    });
     const goOn = (backups: readonly Backup[]) => {
       for (const backup of backups) {
         if (operations.find('delete', backup.id) !== undefined) continue;
