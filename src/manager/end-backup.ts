@@ -8,14 +8,14 @@ import type { Sql } from '../database/database.ts';
 import { moveSnapshot } from '../database/snapshots.ts';
 import { findVolume, moveVolume } from '../database/volumes.ts';
 import { failReasonOf, type Backup } from '../model/backup.ts';
-import { BackupError, isBackupError, type ErrorDetails } from '../model/errors.ts';
+import { BackupError, isBackupError } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import type { Volume } from '../model/volume.ts';
 import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf } from './backup-snapshots.ts';
 import type { ManagerEnvironment, ManagerOptions } from './environment.ts';
 import { tellFailure } from './failure-message.ts';
-import { persist } from './row-step.ts';
+import { persist, persistAvailable } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
 import { removeTemporaries } from './temporary-volumes.ts';
 
@@ -33,19 +33,9 @@ export async function finishBackup(
   const { database, clock, options } = environment;
   const signal = anySignal([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
   const now = clock.now();
-  let isUncertain = false;
-  const commit = async () => {
-    try {
-      await database.transaction((sql) => writeFinish(environment, sql, backup, volume, changes, now));
-    } catch (error) {
-      // The answer to an earlier commit was lost, the commit was not.
-      if (isUncertain && isBackupError(error, 'stale-update') && statusIn(error.details) === 'available')
-        return;
-      isUncertain ||= isBackupError(error, 'database-unavailable');
-      throw error;
-    }
-  };
-  await persist(commit, signal);
+  const commit = () =>
+    database.transaction((sql) => writeFinish(environment, sql, backup, volume, changes, now));
+  await persistAvailable(commit, signal);
   return await persist(() => getBackup(database.sql, backup.id), signal);
 }
 
@@ -86,10 +76,6 @@ export function recordedSize(
   neededGiB: number,
 ): number {
   return quota === null ? Math.max(reservedGiB, neededGiB, 1) : reservedGiB;
-}
-
-function statusIn(details: ErrorDetails): unknown {
-  return details['status'];
 }
 
 async function moveSource(

@@ -25,7 +25,7 @@ import { tellFailure } from './failure-message.ts';
 import type { OperationRun } from './operations.ts';
 import { refusal } from './refusal.ts';
 import { restoreKey } from './restore-key.ts';
-import { persist } from './row-step.ts';
+import { persist, persistAvailable } from './row-step.ts';
 import { watchRow } from './row-watch.ts';
 import { settleAll } from './settle-all.ts';
 import { planRestoredMeta, type RestoredMeta } from './volume-meta.ts';
@@ -161,19 +161,9 @@ async function finish(
   const { database, clock, options } = environment;
   const signal = anySignal([cancelled, AbortSignal.timeout(options.rowTimeoutMs)]);
   const now = clock.now();
-  let isUncertain = false;
-  const commit = async () => {
-    try {
-      await database.transaction((sql) => writeFinish(environment, sql, backup, volume, meta, now));
-    } catch (error) {
-      // The answer to an earlier commit was lost, the commit was not.
-      const isDone = isBackupError(error, 'stale-update') && error.details['status'] === 'available';
-      if (isUncertain && isDone) return;
-      isUncertain ||= isBackupError(error, 'database-unavailable');
-      throw error;
-    }
-  };
-  await persist(commit, signal);
+  const commit = () =>
+    database.transaction((sql) => writeFinish(environment, sql, backup, volume, meta, now));
+  await persistAvailable(commit, signal);
 }
 
 async function writeFinish(

@@ -26,3 +26,21 @@ export async function persist<T>(step: () => Promise<T>, signal: AbortSignal): P
     throw last ?? error;
   }
 }
+
+/**
+ * `persist` of the transaction that makes a backup `available`. Where the answer to an earlier try was lost, a row that is
+ * `available` already says that its commit was not.
+ */
+export async function persistAvailable(commit: () => Promise<void>, signal: AbortSignal): Promise<void> {
+  let isUncertain = false;
+  await persist(async () => {
+    try {
+      await commit();
+    } catch (error) {
+      const isDone = isBackupError(error, 'stale-update') && error.details['status'] === 'available';
+      if (isUncertain && isDone) return;
+      isUncertain ||= isBackupError(error, 'database-unavailable');
+      throw error;
+    }
+  }, signal);
+}

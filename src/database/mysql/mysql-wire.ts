@@ -3,7 +3,7 @@ import { createConnection, type Connection, type ConnectionOptions, type SslOpti
 import type { DatabaseTls } from '../../config/database-url.ts';
 import { BackupError } from '../../model/errors.ts';
 import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs, withDeadline } from '../server/deadline.ts';
-import { readPem } from '../server/pem-file.ts';
+import { readTlsFiles } from '../server/pem-file.ts';
 import { toServerValue, type Answer, type Row, type Wire } from '../server/wire.ts';
 import { asUndone } from '../transaction.ts';
 import { mysqlError } from './mysql-error.ts';
@@ -61,16 +61,8 @@ async function connectionOptions(login: MysqlLogin): Promise<ConnectionOptions> 
 }
 
 async function sslOptions(tls: DatabaseTls): Promise<SslOptions> {
-  const [ca, cert, key] = await Promise.all([
-    readPem(tls.caFile),
-    readPem(tls.certFile),
-    readPem(tls.keyFile),
-  ]);
   return {
-    ...(ca === undefined ? {} : { ca }),
-    ...(cert === undefined ? {} : { cert }),
-    ...(key === undefined ? {} : { key }),
-    rejectUnauthorized: tls.verify !== 'none',
+    ...(await readTlsFiles(tls)),
     verifyIdentity: tls.verify === 'host',
   };
 }

@@ -3,7 +3,7 @@ import type { ConnectionOptions } from 'node:tls';
 import { Client, TypeOverrides, types } from 'pg';
 import type { DatabaseTls } from '../../config/database-url.ts';
 import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs, withDeadline } from '../server/deadline.ts';
-import { readPem } from '../server/pem-file.ts';
+import { readTlsFiles } from '../server/pem-file.ts';
 import { toServerValue, type Row, type Wire } from '../server/wire.ts';
 import { postgresError } from './postgres-error.ts';
 
@@ -55,16 +55,8 @@ function serverTypes(): TypeOverrides {
 }
 
 async function tlsOptions(tls: DatabaseTls): Promise<ConnectionOptions> {
-  const [ca, cert, key] = await Promise.all([
-    readPem(tls.caFile),
-    readPem(tls.certFile),
-    readPem(tls.keyFile),
-  ]);
   return {
-    ...(ca === undefined ? {} : { ca }),
-    ...(cert === undefined ? {} : { cert }),
-    ...(key === undefined ? {} : { key }),
-    rejectUnauthorized: tls.verify !== 'none',
+    ...(await readTlsFiles(tls)),
     ...(tls.verify === 'host' ? {} : { checkServerIdentity: () => undefined }),
   };
 }

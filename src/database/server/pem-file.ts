@@ -1,9 +1,10 @@
 /** Certificates and keys that the URL of [database] connection names. */
 import { readFile } from 'node:fs/promises';
+import type { DatabaseTls } from '../../config/database-url.ts';
 import { BackupError } from '../../model/errors.ts';
 
 /** The text of the file, or undefined if none is named; `config-invalid` if it cannot be read. */
-export async function readPem(path: string | undefined): Promise<string | undefined> {
+async function readPem(path: string | undefined): Promise<string | undefined> {
   if (path === undefined) return undefined;
   try {
     return await readFile(path, 'utf8');
@@ -12,4 +13,24 @@ export async function readPem(path: string | undefined): Promise<string | undefi
       cause,
     });
   }
+}
+
+/** What mysql2 and pg both ask for: the texts of the files that are named, and whether the server's certificate is checked. */
+export async function readTlsFiles(tls: DatabaseTls): Promise<{
+  readonly ca?: string;
+  readonly cert?: string;
+  readonly key?: string;
+  readonly rejectUnauthorized: boolean;
+}> {
+  const [ca, cert, key] = await Promise.all([
+    readPem(tls.caFile),
+    readPem(tls.certFile),
+    readPem(tls.keyFile),
+  ]);
+  return {
+    ...(ca === undefined ? {} : { ca }),
+    ...(cert === undefined ? {} : { cert }),
+    ...(key === undefined ? {} : { key }),
+    rejectUnauthorized: tls.verify !== 'none',
+  };
 }

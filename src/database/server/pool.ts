@@ -29,7 +29,7 @@ export function createPool(options: {
   const { server, open, maxConnections, waitMs, recycleMs, clock } = options;
   const slots = createBudget(maxConnections);
   const idle: Wire[] = [];
-  const taken = new Map<Wire, { readonly release: () => void; readonly openedAt: number }>();
+  const taken = new Map<Wire, () => void>();
   const openedAt = new WeakMap<Wire, number>();
   const closings = new Set<Promise<void>>();
   let isClosed = false;
@@ -69,7 +69,7 @@ export function createPool(options: {
         const known = takeIdle();
         const wire = known ?? (await open());
         if (known === undefined) openedAt.set(wire, clock.now().getTime());
-        taken.set(wire, { release, openedAt: openedAt.get(wire) ?? 0 });
+        taken.set(wire, release);
         return wire;
       } catch (error) {
         release();
@@ -77,12 +77,12 @@ export function createPool(options: {
       }
     },
     give(wire) {
-      const held = taken.get(wire);
-      if (held === undefined) return;
+      const release = taken.get(wire);
+      if (release === undefined) return;
       taken.delete(wire);
       if (isClosed || !isFresh(wire)) dismiss(wire);
       else idle.push(wire);
-      held.release();
+      release();
     },
     async close() {
       isClosed = true;
