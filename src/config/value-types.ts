@@ -92,13 +92,23 @@ export function numberType(bounds: Bounds = {}): ValueType<number> {
     (text) => {
       const digits = strip(text);
       const form =
-        /^[+-]?(?:[0-9]+(?:_[0-9]+)*\.?(?:[0-9]+(?:_[0-9]+)*)?|\.[0-9]+(?:_[0-9]+)*)(?:e[+-]?[0-9]+)?$/iu;
+        /^[+-]?(?:[0-9]+(?:_[0-9]+)*\.?(?:[0-9]+(?:_[0-9]+)*)?|\.[0-9]+(?:_[0-9]+)*)(?:e[+-]?[0-9]+(?:_[0-9]+)*)?$/iu;
       if (!form.test(digits)) return mustBe(expected);
       const value = Number(digits.replaceAll('_', ''));
       return Number.isFinite(value) && isWithin(value, bounds) ? ok(value) : mustBe(expected);
     },
-    (value) => (Number.isInteger(value) ? `${value}.0` : String(value)),
+    pythonFloat,
   );
+}
+
+/** Python's `repr` of a finite float: the same shortest digits, with an exponent of two digits below 1e-4 and from 1e16 on. */
+function pythonFloat(value: number): string {
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e16)) {
+    return value.toExponential().replace(/e([+-])(\d)$/u, 'e$10$2');
+  }
+  if (Object.is(value, -0)) return '-0.0';
+  return Number.isInteger(value) ? `${value}.0` : String(value);
 }
 
 export const portType: ValueType<number> = { ...integerType({ min: 0, max: 65535 }), name: 'port' };

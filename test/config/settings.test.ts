@@ -147,3 +147,18 @@ test('an option missing in a section is taken from the fallback section', () => 
   const settings = settingsOf('[backend_defaults]\nname = shared\ncount = 5\n[ceph]\ncount = 6\n');
   expect(settings.read('ceph', table, 'backend_defaults')).toMatchObject({ name: 'shared', count: 6 });
 });
+
+test.each([
+  ['1e2', '100.0'],
+  ['71e21_0', '7.1e+211'],
+  ['1_0.5', '10.5'],
+  ['1e16', '1e+16'],
+  ['9e15', '9000000000000000.0'],
+  ['.0001', '0.0001'],
+  ['2e-5', '2e-05'],
+  ['-0', '-0.0'],
+])('a reference to the number %s reads %s, as Python writes it', (written, shown) => {
+  const settings = settingsOf(`[DEFAULT]\nratio = ${written}\nname = $ratio\n`);
+  expect(settings.read('DEFAULT', table).name).toBe(shown);
+  expect(settings.problems).toEqual([]);
+});

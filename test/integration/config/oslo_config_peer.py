@@ -7,6 +7,7 @@
 """
 import json
 import logging
+import math
 import sys
 import warnings
 
@@ -47,7 +48,9 @@ def load(request):
     for group, name, *_ in request['options']:
         try:
             value = getattr(conf if group == 'DEFAULT' else getattr(conf, group), name)
-            values[group + '/' + name] = {'value': value}
+            # Infinities have no JSON, and are refused by ours.
+            endless = isinstance(value, float) and not math.isfinite(value)
+            values[group + '/' + name] = {'error': repr(value)} if endless else {'value': value}
         except Exception as error:
             values[group + '/' + name] = {'error': repr(error)}
     return {'values': values}
