@@ -100,7 +100,7 @@ class MariaDb(Server):
         return os.path.join(self.directory, "socket")
 
     def answers(self):
-        return subprocess.run(["/usr/bin/mariadb-admin", "--no-defaults", f"--socket={self.socket()}", "-uroot", "ping"],
+        return subprocess.run(["/usr/bin/mariadb", "--no-defaults", f"--socket={self.socket()}", "-uroot", "-e", "SELECT 1"],
                               env=ENV, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
 
     def make_user(self):
