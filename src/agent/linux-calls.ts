@@ -1,5 +1,5 @@
 /**
- * System calls that Node does not offer, through koffi: holes of a file, physical extents, punching holes, locks.
+ * System calls that Node does not offer, through koffi: holes of a file, physical extents, punching holes, reading ahead, locks.
  * Synchronous: for worker threads. Everything that uses them also works, more slowly, without; only locks do not.
  */
 import { getSystemErrorName } from 'node:util';
@@ -13,6 +13,8 @@ export type LinuxCalls = {
   fiemap(fd: number, request: Buffer): void;
   /** Makes the range a hole without changing the file's size (fallocate). */
   punchHole(fd: number, offset: number, length: number): void;
+  /** Tells the kernel to read the range ahead (posix_fadvise); never fails, since it is but advice. */
+  willNeed(fd: number, offset: number, length: number): void;
   /** The whole file for this open of it, until that is closed; EAGAIN if another open has it (flock, not waiting). */
   lock(fd: number): void;
 };
@@ -21,6 +23,7 @@ const seekDataWhence = 3;
 const seekHoleWhence = 4;
 const fiemapRequest = 0xc020660b;
 const punchHoleKeepSize = 0x02 | 0x01;
+const willNeedAdvice = 3;
 const exclusiveNoWait = 0x02 | 0x04;
 
 /** The calls, or null where they cannot be had: another system, or no prebuilt koffi. Calls throw errors with an errno `code`. */
@@ -33,6 +36,7 @@ export async function loadLinuxCalls(): Promise<LinuxCalls | null> {
     const ioctl = libc.func('int ioctl(int fd, unsigned long request, void *argument)');
     const flock = libc.func('int flock(int fd, int operation)');
     const fallocate = libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)');
+    const fadvise = libc.func('int posix_fadvise(int fd, int64_t offset, int64_t length, int advice)');
     const call = (name: string, target: (...args: unknown[]) => unknown, ...args: unknown[]): number => {
       const result = Number(target(...args));
       if (result >= 0) return result;
@@ -55,6 +59,9 @@ export async function loadLinuxCalls(): Promise<LinuxCalls | null> {
       },
       punchHole(fd, offset, length) {
         call('fallocate', fallocate, fd, punchHoleKeepSize, offset, length);
+      },
+      willNeed(fd, offset, length) {
+        fadvise(fd, offset, length, willNeedAdvice);
       },
       lock(fd) {
         call('flock', flock, fd, exclusiveNoWait);

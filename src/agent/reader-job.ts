@@ -13,19 +13,19 @@ import type { ReadHandle } from './volume-backend.ts';
 /**
  * `extents` holds triples: offset, length, and 1 for data or 0 for zeros; data starts on a block boundary and ends
  * on one or at the end of the snapshot. `frames` is `blocks` (data and digests) or `digests`. `buffer` takes the
- * frames: at least `outputBytes` of the same extents.
+ * frames: at least `outputBytes` of the same extents. It is shared memory, which V8 does not count: buffers handed from
+ * thread to thread made it collect everything about every 40 MiB.
  */
 export type ReaderJob = {
   readonly frames: 'blocks' | 'digests';
   readonly handle: ReadHandle;
   readonly blockSize: number;
   readonly extents: Float64Array;
-  readonly buffer: ArrayBuffer;
+  readonly buffer: SharedArrayBuffer;
 };
 
 export type ReaderResult = {
-  readonly buffer: ArrayBuffer;
-  /** Bytes of `buffer` that are frames. */
+  /** Bytes of the job's `buffer` that are frames. */
   readonly usedBytes: number;
   readonly dataBytes: number;
   readonly zeroBytes: number;
@@ -136,7 +136,6 @@ export function runReaderJob(job: ReaderJob, read: ReadBytes, scratch: ReaderScr
   }
   const usedBytes = writer.flush();
   return {
-    buffer: job.buffer,
     usedBytes,
     dataBytes: tally.data,
     zeroBytes: tally.zero,

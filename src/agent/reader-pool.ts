@@ -3,7 +3,7 @@
  *
  * Jobs are about 1 MiB of data each, whether that is one extent or a thousand scattered blocks. Of one stream at
  * most `threads + 2` jobs run, wait or lie finished until their turn; a reader that does not take its pieces holds
- * everything back. Buffers travel to the worker, back, and are used again when a piece is released, so a stream
+ * everything back. Buffers are shared with the workers, and used again when a piece is released, so a stream
  * holds about (threads + 4) * 1.3 MiB, whatever it reads; one of an RBD snapshot has four jobs more, whose bytes are on
  * their way from the cluster meanwhile.
  */
@@ -51,7 +51,10 @@ export type ReaderPool = {
 const maxEntries = 2048;
 const digestJobBytes = 8 * 1024 * 1024;
 const maxDigestsPerFrame = 4096;
-const keptBuffers = 8;
+/** Buffers have one size, which fits every job of the usual block sizes; what needs more is made for its job alone. */
+const bufferBytes = dataFrameBytes + 256 * 1024;
+/** Shared memory that is dropped waits for the collectors of all threads: so buffers are kept, those of some 20 streams. */
+const keptBuffers = 128;
 /** A worker does one job while the bytes of the others are on their way from a cluster. */
 const jobsPerWorker = 4;
 /** Jobs of a stream that wait for a cluster, beside one for each thread: its answers take longer than those of a disk. */
@@ -66,23 +69,25 @@ export function createReaderPool(options: { readonly threads?: number | undefine
     threads: options.threads ?? defaultReaderThreads,
     jobsPerWorker,
   });
-  const free: ArrayBuffer[] = [];
+  const free: SharedArrayBuffer[] = [];
 
-  const take = (size: number): ArrayBuffer => {
-    const at = free.findIndex((buffer) => buffer.byteLength >= size);
-    return (at < 0 ? undefined : free.splice(at, 1)[0]) ?? new ArrayBuffer(size);
+  const take = (size: number): SharedArrayBuffer => {
+    if (size > bufferBytes) return new SharedArrayBuffer(size);
+    return free.pop() ?? new SharedArrayBuffer(bufferBytes);
   };
-  const give = (buffer: ArrayBuffer) => {
-    if (free.length < keptBuffers && buffer.byteLength > 0) free.push(buffer);
+  const give = (buffer: SharedArrayBuffer) => {
+    if (buffer.byteLength === bufferBytes && free.length < keptBuffers) free.push(buffer);
   };
 
-  const read = async (request: ReadRequest, batch: Batch, signal: AbortSignal): Promise<ReaderResult> => {
+  const read = async (request: ReadRequest, batch: Batch, signal: AbortSignal): Promise<Filled> => {
     const { frames, handle, blockSize } = request;
     const buffer = take(outputBytes(frames, batch.dataBytes, batch.extents.length / 3, blockSize));
     try {
-      return await pool.run({ frames, handle, blockSize, extents: batch.extents, buffer }, [buffer], signal);
-    } finally {
+      const job = { frames, handle, blockSize, extents: batch.extents, buffer };
+      return { ...(await pool.run(job, [], signal)), buffer };
+    } catch (error) {
       give(buffer);
+      throw error;
     }
   };
 
@@ -95,7 +100,7 @@ export function createReaderPool(options: { readonly threads?: number | undefine
       const stopped = new AbortController();
       const signal = anySignal([outer, stopped.signal]);
       const ahead = request.handle.kind === 'rbd' ? aheadOfCluster : 1;
-      const queue = createQueue<{ batch: Batch; result: Promise<ReaderResult> }>(pool.threads + ahead);
+      const queue = createQueue<{ batch: Batch; result: Promise<Filled> }>(pool.threads + ahead);
       const running = new Set<Promise<void>>();
       const feed = async () => {
         try {
@@ -138,6 +143,8 @@ export function createReaderPool(options: { readonly threads?: number | undefine
     },
   };
 }
+
+type Filled = ReaderResult & { readonly buffer: SharedArrayBuffer };
 
 type Batch = { readonly extents: Float64Array; readonly dataBytes: number; readonly endOffset: number };
 

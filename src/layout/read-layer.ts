@@ -110,10 +110,12 @@ export async function checkLayer(
   const closing = new Set([sha256FileKey(prefix), metadataKey(prefix)]);
   const extra: string[] = [];
   let extraCount = 0;
-  for await (const { key } of store.list(container, prefix, signal)) {
-    if (closing.delete(key) || numbers.delete(objectNumber(prefix, key) ?? 0)) continue;
-    extraCount += 1;
-    if (extra.length < shownNames) extra.push(key);
+  for await (const page of store.list(container, prefix, signal)) {
+    for (const { key } of page) {
+      if (closing.delete(key) || numbers.delete(objectNumber(prefix, key) ?? 0)) continue;
+      extraCount += 1;
+      if (extra.length < shownNames) extra.push(key);
+    }
   }
   const missing = [...closing];
   for (const number of numbers) {

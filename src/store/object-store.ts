@@ -55,8 +55,11 @@ export type ObjectStore = {
     key: string,
     options: PutOptions,
   ): Promise<{ sizeBytes: number; body: AsyncIterable<Buffer> }>;
-  /** Every object whose key starts with `prefix`, in any order, however many there are. An absent container is empty. */
-  list(container: string, prefix: string, signal: AbortSignal): AsyncIterable<StoredObject>;
+  /**
+   * Every object whose key starts with `prefix`, in any order, however many there are, in pages of some hundred or thousand. An
+   * absent container is empty.
+   */
+  list(container: string, prefix: string, signal: AbortSignal): AsyncIterable<readonly StoredObject[]>;
   remove(container: string, key: string, signal: AbortSignal): Promise<void>;
   /**
    * Removes every object whose key starts with `prefix`, and what failed uploads left under it; returns how many objects

@@ -232,20 +232,29 @@ async function* listDirectory(
   directory: string,
   prefix: string,
   signal: AbortSignal,
-): AsyncGenerator<StoredObject> {
-  for await (const name of fileNames(directory)) {
+): AsyncGenerator<readonly StoredObject[]> {
+  for await (const names of fileNames(directory)) {
     throwIfAborted(signal);
-    if (name.startsWith(prefix) && !isTemporary(name)) yield { key: name, sizeBytes: null };
+    yield names
+      .filter((name) => name.startsWith(prefix) && !isTemporary(name))
+      .map((key) => ({ key, sizeBytes: null }));
   }
   throwIfAborted(signal);
 }
 
-/** The names of the regular files in a directory. An absent directory has none. */
-async function* fileNames(directory: string): AsyncGenerator<string> {
+const namesInPage = 256;
+
+/** The names of the regular files in a directory, page by page. An absent directory has none. */
+async function* fileNames(directory: string): AsyncGenerator<readonly string[]> {
   try {
-    for await (const entry of await opendir(directory, { bufferSize: 256 })) {
-      if (entry.isFile()) yield entry.name;
+    let page: string[] = [];
+    for await (const entry of await opendir(directory, { bufferSize: namesInPage })) {
+      if (entry.isFile()) page.push(entry.name);
+      if (page.length < namesInPage) continue;
+      yield page;
+      page = [];
     }
+    yield page;
   } catch (error) {
     if (systemCode(error) !== 'ENOENT') throw posixError(`list ${directory}`, error);
   }
@@ -253,14 +262,15 @@ async function* fileNames(directory: string): AsyncGenerator<string> {
 
 async function removeAbandoned(directory: string, places: PosixPlaces, signal: AbortSignal): Promise<number> {
   let removed = 0;
-  for await (const name of fileNames(directory)) {
-    throwIfAborted(signal);
-    if (!isTemporary(name)) continue;
-    const path = join(directory, name);
-    const stats = await lstat(path).catch(() => undefined);
-    if (stats === undefined || !places.isAbandoned(name, stats.mtimeMs)) continue;
-    await removeFile(path);
-    removed += 1;
+  for await (const names of fileNames(directory)) {
+    for (const name of names.filter(isTemporary)) {
+      throwIfAborted(signal);
+      const path = join(directory, name);
+      const stats = await lstat(path).catch(() => undefined);
+      if (stats === undefined || !places.isAbandoned(name, stats.mtimeMs)) continue;
+      await removeFile(path);
+      removed += 1;
+    }
   }
   return removed;
 }

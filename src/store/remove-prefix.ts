@@ -1,5 +1,6 @@
 /** Removing a whole backup: with few requests where the store can, else object by object. */
 import { createTaskGroup } from '../async/task-group.ts';
+import { listedKeys } from './listed-keys.ts';
 import type { ObjectStore } from './object-store.ts';
 
 const sideBySide = 8;
@@ -17,7 +18,7 @@ export async function removePrefix(
   if (store.removePrefix !== undefined) return await store.removePrefix(container, prefix, signal);
   const group = createTaskGroup(sideBySide, signal);
   let count = 0;
-  for await (const { key } of store.list(container, prefix, signal)) {
+  for await (const key of listedKeys(store.list(container, prefix, signal))) {
     await group.add((groupSignal) => store.remove(container, key, groupSignal));
     count += 1;
   }

@@ -101,7 +101,7 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
     container: string,
     prefix: string,
     signal: AbortSignal,
-  ): AsyncGenerator<StoredObject> {
+  ): AsyncGenerator<readonly StoredObject[]> {
     let delivered = 0;
     let fingerprint = 0;
     for (let failures = 0; ;) {
@@ -110,15 +110,19 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
       let seen = 0;
       let seenFingerprint = 0;
       try {
-        for await (const object of store.list(container, prefix, signal)) {
-          seen += 1;
-          seenFingerprint = crc32(object.key, seenFingerprint);
-          if (seen > wanted.count) {
-            delivered = seen;
-            fingerprint = seenFingerprint;
-            yield object;
-          } else if (seen === wanted.count && seenFingerprint !== wanted.fingerprint)
-            throw changedListing(container);
+        for await (const page of store.list(container, prefix, signal)) {
+          const first = seen;
+          for (const { key } of page) {
+            seen += 1;
+            seenFingerprint = crc32(key, seenFingerprint);
+            if (seen === wanted.count && seenFingerprint !== wanted.fingerprint)
+              throw changedListing(container);
+          }
+          const fresh = first < wanted.count ? page.slice(wanted.count - first) : page;
+          if (fresh.length === 0) continue;
+          delivered = seen;
+          fingerprint = seenFingerprint;
+          yield fresh;
         }
         if (seen < wanted.count) throw changedListing(container);
         return;

@@ -21,6 +21,7 @@ import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../mode
 import { checkedBody, md5Check, multipartCheck, noCheck, type BodyCheck } from './body-check.ts';
 import { clockFinding, type CheckableStore } from './check-store.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
+import { listedKeys } from './listed-keys.ts';
 import type { ObjectStore, PutOptions, StoredObject } from './object-store.ts';
 import { createS3Connection, type S3Connection } from './s3-client.ts';
 import type { S3StoreOptions, S3Tuning } from './s3-options.ts';
@@ -145,10 +146,8 @@ export function createS3Store({
       throwIfAborted(signal);
       requireBucket(bucket);
       requireKey(prefix);
-      async function* keys(): AsyncGenerator<string> {
-        for await (const { key } of listBucket(connection, bucket, prefix, signal)) yield key;
-      }
-      const count = await removeMany(connection, bucket, keys(), signal);
+      const keys = listedKeys(listBucket(connection, bucket, prefix, signal));
+      const count = await removeMany(connection, bucket, keys, signal);
       await abortUploadsUnder(connection, bucket, prefix, signal);
       return count;
     },
@@ -194,7 +193,7 @@ async function* listBucket(
   bucket: string,
   prefix: string,
   signal: AbortSignal,
-): AsyncGenerator<StoredObject> {
+): AsyncGenerator<readonly StoredObject[]> {
   throwIfAborted(signal);
   requireBucket(bucket);
   for (let token: string | undefined; ;) {
@@ -209,9 +208,9 @@ async function* listBucket(
         if (isBackupError(error, 'object-missing')) return null;
         throw error;
       });
-    for (const { Key, Size } of page?.Contents ?? []) {
-      if (Key !== undefined) yield { key: Key, sizeBytes: Size ?? 0 };
-    }
+    yield (page?.Contents ?? []).flatMap(({ Key, Size }) =>
+      Key === undefined ? [] : [{ key: Key, sizeBytes: Size ?? 0 }],
+    );
     if (page?.IsTruncated !== true) return;
     token = page.NextContinuationToken;
     if (token === undefined) {

@@ -10,6 +10,7 @@ import type { Logger } from '../log.ts';
 import type { Segment } from './segments.ts';
 import type { SwiftCapabilities } from './swift-capabilities.ts';
 import type { SwiftExchange } from './swift-exchange.ts';
+import { listedKeys } from './listed-keys.ts';
 import { listSwift } from './swift-listing.ts';
 import { removeMany } from './swift-removal.ts';
 
@@ -130,7 +131,7 @@ async function removeSegments(
   const signal = AbortSignal.timeout(60_000);
   const home = segmentContainer(container);
   async function* keys(): AsyncGenerator<string> {
-    for await (const { key } of listSwift(deps.exchange, home, prefix, signal)) {
+    for await (const key of listedKeys(listSwift(deps.exchange, home, prefix, signal))) {
       if (keep === null || !key.startsWith(keep)) yield key;
     }
   }
@@ -153,10 +154,13 @@ export async function removeSegmentsUnder(
   signal: AbortSignal,
 ): Promise<void> {
   const home = segmentContainer(container);
-  async function* keys(): AsyncGenerator<string> {
-    for await (const { key } of listSwift(exchange, home, prefix, signal)) yield key;
-  }
-  await removeMany(exchange, capabilities, home, keys(), signal);
+  await removeMany(
+    exchange,
+    capabilities,
+    home,
+    listedKeys(listSwift(exchange, home, prefix, signal)),
+    signal,
+  );
 }
 
 function isRetryable(error: unknown): boolean {

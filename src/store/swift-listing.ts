@@ -4,7 +4,7 @@ import type { StoredObject } from './object-store.ts';
 import type { SwiftExchange } from './swift-exchange.ts';
 
 /**
- * Every object of `container` under `prefix`, in the order of names; nothing if the container is absent. A page may be
+ * Every object of `container` under `prefix`, page by page in the order of names; nothing if the container is absent. A page may be
  * shorter than the cluster's limit, so only an empty one is the last. Throws `store-unavailable` for what is no listing.
  */
 export async function* listSwift(
@@ -12,7 +12,7 @@ export async function* listSwift(
   container: string,
   prefix: string,
   signal: AbortSignal,
-): AsyncGenerator<StoredObject> {
+): AsyncGenerator<readonly StoredObject[]> {
   for (let marker = ''; ;) {
     const answer = await exchange.send({
       method: 'GET',
@@ -26,9 +26,9 @@ export async function* listSwift(
       return;
     }
     const page = parsePage(container, await answer.text());
-    for (const object of page) yield object;
     const last = page.at(-1);
     if (last === undefined) return;
+    yield page;
     if (last.key === marker) {
       throw new BackupError(
         'store-unavailable',

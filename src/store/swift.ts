@@ -26,6 +26,7 @@ import {
   segmentContainer,
   segmentPrefix,
 } from './swift-large-object.ts';
+import { listedKeys } from './listed-keys.ts';
 import { listSwift } from './swift-listing.ts';
 import type { ServiceUser, SwiftCaller, SwiftStoreOptions, SwiftTuning } from './swift-options.ts';
 import { removeMany, removeOne } from './swift-removal.ts';
@@ -201,10 +202,8 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
       throwIfAborted(signal);
       requireSwiftContainer(container);
       requireKey(prefix);
-      async function* keys(): AsyncGenerator<string> {
-        for await (const { key } of listSwift(exchange, container, prefix, signal)) yield key;
-      }
-      const count = await removeMany(exchange, await capabilities(signal), container, keys(), signal);
+      const keys = listedKeys(listSwift(exchange, container, prefix, signal));
+      const count = await removeMany(exchange, await capabilities(signal), container, keys, signal);
       await dropSegments(container, prefix, signal);
       return count;
     },

@@ -25,7 +25,7 @@ function read(
   extents: readonly (readonly [number, number, number])[],
 ) {
   const dataBytes = extents.reduce((sum, [, length, flag]) => sum + (flag === 1 ? length : 0), 0);
-  const buffer = new ArrayBuffer(outputBytes(frames, dataBytes, extents.length, blockSize));
+  const buffer = new SharedArrayBuffer(outputBytes(frames, dataBytes, extents.length, blockSize));
   const result = runReaderJob(
     { frames, handle: { kind: 'file', fd }, blockSize, extents: Float64Array.from(extents.flat()), buffer },
     (target, position) => readFully(fd, target, position),

@@ -53,8 +53,10 @@ export async function createBenchStore(kind: BenchStoreKind): Promise<BenchStore
         serviceArgs: ['--store-config', conf],
         async storedBytes({ id }) {
           let sum = 0;
-          for await (const { key, sizeBytes } of store.list(bucket, 'volume_', live)) {
-            if (key.includes(`_backup_${id}`)) sum += sizeBytes ?? Number.NaN;
+          for await (const page of store.list(bucket, 'volume_', live)) {
+            for (const { key, sizeBytes } of page) {
+              if (key.includes(`_backup_${id}`)) sum += sizeBytes ?? Number.NaN;
+            }
           }
           return sum;
         },

@@ -15,11 +15,11 @@ import { changeAtRandom } from '../support/random-changes.ts';
 import { createRandom } from '../support/random-volume.ts';
 import { startSwift, type SwiftServer } from '../support/swift-server.ts';
 import { createMixedChain, type MixedChain, type Side } from './mixed-chain.ts';
+import { listedKeys } from '../support/listed-keys.ts';
 
 const MiB = 1024 * 1024;
 const objectBytes = MiB;
 const sizeBytes = 6 * MiB + 1536;
-const live = new AbortController().signal;
 const turns = (text: string): readonly Side[] =>
   Array.from(text, (letter) => (letter === 'C' ? 'cinder' : 'ours'));
 
@@ -117,11 +117,7 @@ describe.each(drivers)('with Cinder on $driver', ({ driver, className, options }
     const theirs = await chain.add('cinder');
     const store =
       driver === 's3' ? s3Store(s3ApiOptions(server.url)) : swiftStore(tempAuthOptions(server.authUrl));
-    const left = async (prefix: string | null) => {
-      const keys: string[] = [];
-      for await (const { key } of store.list(ours.row.container ?? '', prefix ?? '', live)) keys.push(key);
-      return keys;
-    };
+    const left = (prefix: string | null) => listedKeys(store, ours.row.container ?? '', prefix ?? '');
     expect((await left(theirs.row.service_metadata)).length).toBeGreaterThan(2);
     await engine.client.deleteBackup(theirs.row.id);
     await expect.poll(() => engine.rows().map(({ id }) => id), { timeout: 20_000 }).toEqual([ours.row.id]);

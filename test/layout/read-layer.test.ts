@@ -189,9 +189,11 @@ describe('its objects', () => {
         return { sizeBytes: 1, body: asPieces(encodeMetadata({ ...metadata, objects: lazyObjects(count) })) };
       },
       async *list() {
-        for (let n = 1; n <= count; n += 1) yield { key: objectKey(place.prefix, n), sizeBytes: 1 };
-        yield { key: sha256FileKey(place.prefix), sizeBytes: 1 };
-        yield { key: metadataKey(place.prefix), sizeBytes: 1 };
+        for (let n = 1; n <= count; n += 1) yield [{ key: objectKey(place.prefix, n), sizeBytes: 1 }];
+        yield [
+          { key: sha256FileKey(place.prefix), sizeBytes: 1 },
+          { key: metadataKey(place.prefix), sizeBytes: 1 },
+        ];
       },
     };
     setFlagsFromString('--expose-gc');

@@ -8,6 +8,7 @@ import type { ObjectStore } from '../../src/store/object-store.ts';
 import type { SwiftCaller } from '../../src/store/swift-options.ts';
 import { createRig, startMachine, type Machine, type Rig } from '../manager/rig.ts';
 import { createMemoryStore } from '../support/memory-store.ts';
+import { listedKeys } from '../support/listed-keys.ts';
 
 const { signal } = new AbortController();
 let machine: Machine;
@@ -70,9 +71,7 @@ test('the store of a caller is opened with his token when it is first used, once
   expect(callers).toEqual([]);
   await store.ensureContainer('c', signal);
   await store.put('c', 'k', Buffer.from('bytes'), { signal });
-  const keys: string[] = [];
-  for await (const { key } of store.list('c', '', signal)) keys.push(key);
-  expect(keys).toEqual(['k']);
+  expect(await listedKeys(store, 'c')).toEqual(['k']);
   expect(callers).toEqual([{ authToken: 'token-1', projectId: 'demo', serviceCatalog: [{ type: 'x' }] }]);
   await environment.cloud.end();
   expect(closed).toEqual(['token-1']);

@@ -8,6 +8,7 @@ import { createLogger } from '../../src/log.ts';
 import { markerName } from '../../src/store/posix-root.ts';
 import { createPosixStore, type PosixStore } from '../../src/store/posix-store.ts';
 import { patternBytes } from '../support/pattern.ts';
+import { listedKeys } from '../support/listed-keys.ts';
 
 const { signal } = new AbortController();
 const options = { signal };
@@ -29,11 +30,7 @@ beforeEach(() => {
 });
 afterEach(() => store.close());
 
-const keysOf = async (of: string): Promise<string[]> => {
-  const keys: string[] = [];
-  for await (const { key } of store.list(of, '', signal)) keys.push(key);
-  return keys;
-};
+const keysOf = (of: string) => listedKeys(store, of);
 
 /** Every call that would change something or call something absent. */
 const calls: readonly [string, () => Promise<unknown>][] = [

@@ -8,6 +8,7 @@ import { objectStoreContract } from '../contract/object-store.ts';
 import { createFaultPlanStore, type Fault, type FaultPlanStore } from '../support/fault-plan-store.ts';
 import { createMemoryStore, type MemoryStore } from '../support/memory-store.ts';
 import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
+import { listedKeys } from '../support/listed-keys.ts';
 
 const log = createLogger({ level: 'silent' });
 const policy = { attempts: 4, firstDelayMs: 1, maxDelayMs: 2 };
@@ -111,11 +112,7 @@ describe('retry store', () => {
     await expect(reading()).rejects.toMatchObject({ code: 'store-unavailable', retryable: false });
   });
 
-  const listed = async (): Promise<string[]> => {
-    const found: string[] = [];
-    for await (const { key } of store.list('c', 'k', signal)) found.push(key);
-    return found;
-  };
+  const listed = () => listedKeys(store, 'c', 'k');
 
   describe('a listing', () => {
     const keys = Array.from({ length: 20 }, (_, n) => `k-${n}`);
@@ -123,17 +120,17 @@ describe('retry store', () => {
       for (const key of keys) await memory.put('c', key, patternBytes(3, 1), options);
     });
 
-    test('that fails before and between names gives each name once', async () => {
+    test('that fails before and between pages gives each name once', async () => {
       failing('list');
-      failing('listItem', { at: 5, times: 1 });
-      failing('listItem', { at: 17, times: 1, when: 'after' });
+      failing('listPage', { at: 2, times: 1 });
+      failing('listPage', { at: 6, times: 1, when: 'after' });
       expect(await listed()).toEqual(keys);
       faulty.assertAllFired();
     });
 
     test('that is another one the second time ends with an error', async () => {
-      failing('listItem', {
-        at: 10,
+      failing('listPage', {
+        at: 3,
         times: 1,
         error: () => {
           memory.corrupt('c', 'k-0', () => patternBytes(1, 1));

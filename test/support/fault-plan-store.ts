@@ -13,7 +13,7 @@ export type FaultyCall =
   | 'get'
   | 'getPiece'
   | 'list'
-  | 'listItem'
+  | 'listPage'
   | 'remove'
   | 'removeContainer';
 
@@ -76,7 +76,7 @@ export function createFaultPlanStore(store: ObjectStore, ...faults: readonly Fau
   };
 
   async function* checked<T>(
-    call: 'getPiece' | 'listItem',
+    call: 'getPiece' | 'listPage',
     name: string,
     signal: AbortSignal,
     items: AsyncIterable<T>,
@@ -113,7 +113,7 @@ export function createFaultPlanStore(store: ObjectStore, ...faults: readonly Fau
       }),
     async *list(container, prefix, signal) {
       const items = await run('list', prefix, signal, async () => store.list(container, prefix, signal));
-      yield* checked('listItem', prefix, signal, items);
+      yield* checked('listPage', prefix, signal, items);
     },
     remove: (container, key, signal) =>
       run('remove', key, signal, () => store.remove(container, key, signal)),

@@ -15,6 +15,7 @@ export function fiemapCalls(extentsOf: (fd: number) => readonly PhysicalExtent[]
     seekHole: unavailable,
     punchHole: unavailable,
     lock: unavailable,
+    willNeed: () => {},
     fiemap(fd, request) {
       const start = Number(request.readBigUInt64LE(0));
       const end = start + Number(request.readBigUInt64LE(8));

@@ -11,6 +11,8 @@ export type MemoryStore = ObjectStore & {
 };
 
 const pieceBytes = 256 * 1024;
+/** Few, so that tests see more than one page. */
+const pageObjects = 4;
 
 /** `service` is the class path that backups made here get. */
 export function createMemoryStore(
@@ -75,9 +77,12 @@ export function createMemoryStore(
     async *list(container, prefix, signal) {
       await turn(signal);
       requireContainer(container);
-      for (const [key, bytes] of Array.from(containers.get(container) ?? [])) {
+      const found = Array.from(containers.get(container) ?? [])
+        .filter(([key]) => key.startsWith(prefix))
+        .map(([key, bytes]) => ({ key, sizeBytes: bytes.length }));
+      for (let at = 0; at < found.length; at += pageObjects) {
         throwIfAborted(signal);
-        if (key.startsWith(prefix)) yield { key, sizeBytes: bytes.length };
+        yield found.slice(at, at + pageObjects);
       }
     },
     async remove(container, key, signal) {

@@ -9,9 +9,9 @@ import { startFaultProxy, type Act, type FaultProxy } from '../../support/fault-
 import { peakResidentBytes, processTree } from '../../support/process-memory.ts';
 import { startSwift, type SwiftServer } from '../../support/swift-server.ts';
 import { expectContent } from '../../support/tracked-volume.ts';
+import { listedKeys } from '../../support/listed-keys.ts';
 
 const MiB = 1024 * 1024;
-const live = new AbortController().signal;
 const container = 'faults';
 
 const kinds = [
@@ -88,8 +88,7 @@ describe.each(kinds)('with $name', ({ name, conf, direct, removal }) => {
   };
   const listed = async () => {
     const store = direct(server);
-    const keys: string[] = [];
-    for await (const { key } of store.list(container, `volume_${volume.id}`, live)) keys.push(key);
+    const keys = await listedKeys(store, container, `volume_${volume.id}`);
     await store.close();
     return keys;
   };

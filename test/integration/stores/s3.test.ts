@@ -10,6 +10,7 @@ import { startFaultProxy, type FaultProxy } from '../../support/fault-proxy.ts';
 import { startForwardProxy, type ForwardProxy } from '../../support/forward-proxy.ts';
 import { collect, inRecycledPieces, patternBytes } from '../../support/pattern.ts';
 import { startSwift, type SwiftServer } from '../../support/swift-server.ts';
+import { listedKeys } from '../../support/listed-keys.ts';
 
 const MiB = 1024 * 1024;
 const live = new AbortController().signal;
@@ -59,11 +60,7 @@ function openThroughForwardProxy(...[changes = {}, tuning = {}]: Partial<Changes
   return open(proxied, tuning);
 }
 
-async function listed(): Promise<string[]> {
-  const keys: string[] = [];
-  for await (const object of store.list(bucket, '', live)) keys.push(object.key);
-  return keys;
-}
+const listed = () => listedKeys(store, bucket);
 
 async function uploads(): Promise<string[]> {
   const client = plainClient();

@@ -7,6 +7,7 @@ import { s3ApiOptions, s3Store, swiftStore, tempAuthOptions } from '../../suppor
 import { startFaultProxy, type FaultProxy } from '../../support/fault-proxy.ts';
 import { collect, inRecycledPieces, patternBytes } from '../../support/pattern.ts';
 import { startSwift, type SwiftServer } from '../../support/swift-server.ts';
+import { listedKeys } from '../../support/listed-keys.ts';
 
 const MiB = 1024 * 1024;
 const timeoutMs = 1500;
@@ -87,11 +88,7 @@ describe.each(kinds)('faults between us and $name', (kind) => {
 
   const read = async (from: ObjectStore, name = key) =>
     await collect((await from.get(container, name, options)).body);
-  const listed = async (where = container, through = direct) => {
-    const keys: string[] = [];
-    for await (const object of through.list(where, '', live)) keys.push(object.key);
-    return keys;
-  };
+  const listed = (where = container, through = direct) => listedKeys(through, where);
   const put = (bytes: Buffer) => store.put(container, key, bytes, options);
 
   describe('a put', () => {
@@ -226,7 +223,7 @@ describe.each(kinds)('faults between us and $name', (kind) => {
       proxy.plan({ act: { do: 'truncate', afterBytes: 700 }, on: kind.list, times: 9 });
       const names: string[] = [];
       const all = async () => {
-        for await (const object of store.list(container, '', live)) names.push(object.key);
+        for await (const page of store.list(container, '', live)) names.push(...page.map((one) => one.key));
       };
       for (let n = 2; n < 40; n += 1) await direct.put(container, `${key}${n}`, patternBytes(9, n), options);
       expect(await codeOf(all())).toBe('store-unavailable');

@@ -15,6 +15,7 @@ import { swiftStore, tempAuthOptions } from '../../support/cloud-stores.ts';
 import { startFaultProxy, type FaultProxy } from '../../support/fault-proxy.ts';
 import { collect, inRecycledPieces, patternBytes } from '../../support/pattern.ts';
 import { startSwift, type SwiftServer } from '../../support/swift-server.ts';
+import { listedKeys } from '../../support/listed-keys.ts';
 
 const MiB = 1024 * 1024;
 const live = new AbortController().signal;
@@ -50,11 +51,7 @@ function open(
   return swiftStore(tempAuthOptions(`${proxy.url}/auth/v1.0`, changes), more);
 }
 
-async function listed(where: string): Promise<string[]> {
-  const keys: string[] = [];
-  for await (const object of store.list(where, '', live)) keys.push(object.key);
-  return keys;
-}
+const listed = (where: string) => listedKeys(store, where);
 
 /** A request of our own to Swift, as the admin of the account. */
 async function raw(method: string, path: string, headers: Record<string, string> = {}): Promise<Response> {
