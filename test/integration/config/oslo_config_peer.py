@@ -69,9 +69,18 @@ def describe(option):
     }
 
 
+def credentials():
+    """What keystoneauth reads of a section with credentials, whichever of the plugins that are honoured its auth_type names."""
+    from keystoneauth1 import loading
+    plugins = [option for name in ('password', 'v3applicationcredential') for option in loading.get_auth_plugin_conf_options(name)]
+    options = loading.get_auth_common_conf_options() + loading.get_session_conf_options() + plugins
+    return [(section, options) for section in ('keystone_authtoken', 'service_user', 'barbican_service_user')]
+
+
 def registered():
     import castellan.options
     import cinder.opts
+    import keystonemiddleware.auth_token._opts
     import oslo_db.options
     import oslo_log._options
     import oslo_messaging.opts
@@ -80,7 +89,8 @@ def registered():
     found = {}
     listed = (list(cinder.opts.list_opts()) + oslo_messaging.opts.list_opts() + oslo_log._options.list_opts()
               + castellan.options.list_opts() + [('database', oslo_db.options.database_opts)]
-              + [('DEFAULT', oslo_service._options.service_opts)])
+              + [('DEFAULT', oslo_service._options.service_opts)]
+              + keystonemiddleware.auth_token._opts.list_opts() + credentials())
     for group, options in listed:
         name = group if isinstance(group, str) or group is None else group.name
         for option in options:
