@@ -239,6 +239,7 @@ function createCollector(name: string, prefix: string, take: (row: ObjectRow) =>
       else if (depth === 1) scalar(value);
       else if (key === 'objects') entries.value(value, depth);
     },
+    bulk: (piece, at) => (key === 'objects' && depth === 2 ? entries.bulk(piece, at) : at),
   };
 
   return {

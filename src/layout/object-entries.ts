@@ -22,7 +22,22 @@ export type EntryReader = {
   close(depth: number): void;
   key(name: string, depth: number): void;
   value(value: JsonScalar, depth: number): void;
+  /** Takes whole entries as Python writes them, each with the comma before it, from `piece[at]` on; returns the offset after them. */
+  bulk(piece: Buffer, at: number): number;
 };
+
+/** An entry as Python writes it is shorter than this, whatever its numbers. */
+const longestEntryBytes = 4096;
+
+/** A comma and an entry as `json.dumps(sort_keys=True, indent=2)` writes it. */
+function entryPattern(prefix: string): RegExp {
+  const name = prefix.replaceAll(/[^\w/-]/g, String.raw`\$&`);
+  return new RegExp(
+    String.raw`,\n {4}\{\n {6}"${name}-(\d{5}|[1-9]\d{5,7})": \{\n {8}"compression": "(none|zlib|bz2|zstd)",\n {8}` +
+      String.raw`"length": ([1-9]\d{0,14}),\n {8}"md5": "([0-9a-f]{32})",\n {8}"offset": (0|[1-9]\d{0,14})\n {6}\}\n {4}\}`,
+    'y',
+  );
+}
 
 const md5Pattern = /^[0-9a-fA-F]{32}$/;
 
@@ -32,6 +47,9 @@ export function createEntryReader(name: string, prefix: string, take: (row: Obje
   let draft: Draft = { number: 0, offset: -1, length: -1, md5: '', codec: undefined };
   let field = '';
   let seenFields = new Set<string>();
+  const pattern = entryPattern(prefix);
+  /** False once an entry was written otherwise: nothing more is tried of that document. */
+  let isCanonical = /^[\x21-\x7e]+$/.test(prefix) && !/["\\]/.test(prefix);
 
   const which = () => (draft.number === 0 ? `entry ${count}` : objectKey(prefix, draft.number));
   const fail = (what: string): Error => corruptDocument(name, what);
@@ -100,6 +118,23 @@ export function createEntryReader(name: string, prefix: string, take: (row: Obje
     value(value, depth) {
       if (depth === insideFields) takeField(value);
       else if (depth <= fieldsDepth) throw fail(`entry ${count} of its objects is not a map`);
+    },
+    bulk(piece, at) {
+      if (!isCanonical) return at;
+      const text = piece.toString('latin1', at);
+      let done = 0;
+      for (;;) {
+        pattern.lastIndex = done;
+        const found = pattern.exec(text);
+        const number = Number(found?.[1] ?? 0);
+        const codec = codecOf(found?.[2] ?? '');
+        if (found === null || number === 0 || codec === undefined) break;
+        take({ number, offset: Number(found[5]), length: Number(found[3]), md5: found[4] ?? '', codec });
+        count += 1;
+        done = pattern.lastIndex;
+      }
+      isCanonical = text.length - done < longestEntryBytes || text[done] !== ',';
+      return at + done;
     },
   };
 }

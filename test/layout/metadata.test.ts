@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest';
 import { decodeMetadata, encodeMetadata, surveyMetadata } from '../../src/layout/metadata.ts';
 import type { MetadataDocument } from '../../src/layout/metadata-document.ts';
 import { objectKey } from '../../src/layout/names.ts';
+import { createRandom } from '../support/random-volume.ts';
 
 const fixtures = new URL('../fixtures/cinder/layout/', import.meta.url);
 const prefix = 'volume_v_20261122092341_backup_b';
@@ -226,8 +227,18 @@ describe('what is wrong is corrupt, and the sentence names the object', () => {
         const said = { code: 'corrupt', message: expect.stringContaining(`${prefix}_metadata`) };
         await expect(decode(JSON.stringify(document), step)).rejects.toMatchObject(said);
         if (what !== unordered) await expect(survey(document, step)).rejects.toMatchObject(said);
+        const written = behindAnother(document);
+        if (written !== undefined) await expect(decode(written, step)).rejects.toMatchObject(said);
       }
     });
+  }
+
+  /** As Python writes it, and behind an object that is right: where whole entries are taken at once. */
+  function behindAnother(document: unknown): string | undefined {
+    if (typeof document !== 'object' || document === null || !('objects' in document)) return undefined;
+    const { objects: list } = document;
+    if (!Array.isArray(list)) return undefined;
+    return JSON.stringify({ ...document, objects: [entry(9000, 2 ** 40, 512), ...list] }, null, 2);
   }
 
   test('a key that stands twice, at the top or in an object', async () => {
@@ -283,6 +294,33 @@ test('objects of a table are those of the list, across its blocks and from both 
     expect(read.at(index)).toEqual(objects.at(index));
   }
   expect([read.at(5000), read.at(-5001)]).toEqual([undefined, undefined]);
+});
+
+test('entries as Python writes them, and others between them, are what they are in any form and cut', async () => {
+  const random = createRandom();
+  const odd: readonly ((text: string) => string)[] = [
+    (text) => text.replace('"md5": "0a', '"md5": "0A'),
+    (text) => text.replace('"zlib"', '"GZIP"'),
+    (text) => text.replace('"offset"', '"novel": [{}],\n        "offset"'),
+    (text) => text.replace(/ +"length"/, '"length"'),
+    (text) => text.replace(': {', ':  {'),
+  ];
+  for (let round = 0; round < 40; round += 1) {
+    const list = Array.from({ length: random.between(1, 60) }, (_, n) => entry(n + 1, n * 1000, 1000));
+    const plainText = JSON.stringify({ ...good(), objects: list });
+    const entries = list.map((one) => {
+      const text = JSON.stringify(one, null, 2).replaceAll('\n', '\n    ');
+      return random.between(0, 9) === 0 ? random.pick(odd)(text) : text;
+    });
+    const written = JSON.stringify({ ...good(), objects: ['here'] }, null, 2).replace(
+      '"here"',
+      entries.join(',\n    '),
+    );
+    const step = random.pick([1, random.between(2, 400), 100_000]);
+    expect(plain(await decode(written, step)), `pieces of ${step}:\n${written}`).toEqual(
+      plain(await decode(plainText)),
+    );
+  }
 });
 
 describe('a survey', () => {
