@@ -3,11 +3,11 @@ import { createBudget } from '../async/limit.ts';
 import { createTaskGroup } from '../async/task-group.ts';
 import { BackupError, isErrorCode } from '../model/errors.ts';
 import { streamError, streamTotals, type WriteTotals } from '../protocol/calls.ts';
-import { createFrameDecoder, dataFrameBytes, type Frame } from '../protocol/frames.ts';
+import { createFrameDecoder, newPayload, type Frame } from '../protocol/frames.ts';
 import type { WriteTarget } from './volume-backend.ts';
 import { createWrittenRanges } from './written-ranges.ts';
 
-/** Frames that are written side by side; each holds a copy of its bytes. */
+/** Frames that are written side by side; each holds the buffer that it was decoded into. */
 const writesInFlight = 4;
 
 /**
@@ -30,18 +30,13 @@ export async function takeFrames(
 
   const write = async (frame: Frame) => {
     const release = await slots.acquire(1, group.signal);
-    const buffer = free.pop();
-    const room =
-      buffer !== undefined && buffer.length >= frame.length
-        ? buffer
-        : Buffer.allocUnsafeSlow(Math.max(dataFrameBytes, frame.length));
-    frame.data.copy(room);
-    const { offset, length } = frame;
+    const { offset, data } = frame;
+    const held = decoder.exchange(free.pop() ?? newPayload());
     await group.add(async () => {
       try {
-        await target.write(offset, room.subarray(0, length));
+        await target.write(offset, data);
       } finally {
-        free.push(room);
+        free.push(held);
         release();
       }
     });

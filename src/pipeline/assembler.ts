@@ -12,7 +12,7 @@ import type { Slab } from './slabs.ts';
 /** Zeros of at most so many bytes that touch data are stored with it: a second object would cost more. */
 export const foldedZeroBytes = 1024 * 1024;
 /** A slab that holds at least this much in small objects goes on at the next gap. */
-const smallBatchBytes = 4 * 1024 * 1024;
+const smallBatchBytes = 1024 * 1024;
 
 /** An object and its number, counting from 1 in order of offset. */
 export type NumberedObject = UnsealedObject & { readonly number: number };

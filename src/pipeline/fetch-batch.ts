@@ -3,6 +3,7 @@ import { anySignal } from '../async/any-signal.ts';
 import { withLimit, type Budget } from '../async/limit.ts';
 import type { PlannedObject } from '../layout/chain.ts';
 import { invariant, isBackupError } from '../model/errors.ts';
+import type { ObjectStore } from '../store/object-store.ts';
 import type { Layer, PipelineResources, Progress } from './jobs.ts';
 import type { ObjectFault, SealedSource, UnsealJob } from './sealer.ts';
 import type { Slab, Slabs } from './slabs.ts';
@@ -89,15 +90,14 @@ async function gather(
   const room = object.source.length;
   const held = { object, start, into };
   const read = async (): Promise<Gathered> => {
-    const { container } = object.layer.place;
-    const { body } = await resources.store.get(container, object.planned.entry.key, { signal });
-    let bodyBytes = 0;
-    for await (const piece of body) {
-      progress.readBytes += piece.length;
-      if (bodyBytes + piece.length > room) return { ...held, bodyBytes, verdict: [tooLong(object)] };
-      piece.copy(into.bytes, start + bodyBytes);
-      bodyBytes += piece.length;
-    }
+    const bodyBytes = await readBody(
+      object,
+      into.bytes.subarray(start, start + room),
+      resources.store,
+      signal,
+    );
+    progress.readBytes += Math.min(bodyBytes, room);
+    if (bodyBytes > room) return { ...held, bodyBytes: 0, verdict: [tooLong(object)] };
     const verdict = (await isOurZeroBody(held, bodyBytes, resources)) ? [] : null;
     return { ...held, bodyBytes, verdict };
   };
@@ -108,6 +108,26 @@ async function gather(
     const fault = { offset: 0, length: null, reason: absentReason };
     return { ...held, bodyBytes: 0, verdict: [fault] };
   }
+}
+
+/** Reads the stored bytes of `object` into `target`; returns how many there are, or more than `target` has. */
+async function readBody(
+  { layer, planned }: FetchedObject,
+  target: Buffer,
+  store: ObjectStore,
+  signal: AbortSignal,
+): Promise<number> {
+  const { container } = layer.place;
+  const { key } = planned.entry;
+  if (store.getInto !== undefined) return await store.getInto(container, key, target, { signal });
+  const { body } = await store.get(container, key, { signal });
+  let bodyBytes = 0;
+  for await (const piece of body) {
+    if (bodyBytes + piece.length > target.length) return bodyBytes + piece.length;
+    piece.copy(target, bodyBytes);
+    bodyBytes += piece.length;
+  }
+  return bodyBytes;
 }
 
 /** Zeros that we sealed are the same bytes every time: nothing need be decompressed to know what they hold. */

@@ -145,14 +145,24 @@ function corruptFrame(what: string): BackupError {
 export type FrameDecoder = {
   /** Frames that became whole with `bytes`, one at a time; each must be used before the next is asked for. */
   push(bytes: Uint8Array): Generator<Frame>;
+  /**
+   * Keeps the bytes of the frame that was given last for whoever asks: the decoder goes on with `spare`, and returns the buffer
+   * that they lie in, to be a spare one when they have been used.
+   */
+  exchange(spare: Buffer): Buffer;
   /** True between frames (and before the first byte of the preamble). */
   readonly atBoundary: boolean;
 };
 
+/** A buffer for the payload of a data frame of the usual length; the decoder makes a longer one where it needs it. */
+export function newPayload(): Buffer {
+  return Buffer.allocUnsafeSlow(dataFrameBytes + 64 * 1024);
+}
+
 /** Decodes a stream that is fed in pieces of any size. Throws `corrupt` on anything that is not a well-formed frame. */
 export function createFrameDecoder(): FrameDecoder {
   const head = Buffer.alloc(headerBytes);
-  let payload = Buffer.allocUnsafeSlow(dataFrameBytes + 64 * 1024);
+  let payload = newPayload();
   let seen = 0;
   let wanted = preamble.length;
   let stage: 'preamble' | 'header' | 'payload' = 'preamble';
@@ -178,6 +188,11 @@ export function createFrameDecoder(): FrameDecoder {
   return {
     get atBoundary() {
       return seen === 0 && stage !== 'payload';
+    },
+    exchange(spare) {
+      const given = payload;
+      payload = spare;
+      return given;
     },
     *push(bytes) {
       let at = 0;

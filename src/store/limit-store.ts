@@ -11,7 +11,7 @@ import type { ObjectStore } from './object-store.ts';
 export type LimitStoreOptions = {
   /** Calls of `put` at once. */
   readonly puts: number;
-  /** Pieces of `get` awaited at once. */
+  /** Pieces of `get`, and calls of `getInto`, at once. */
   readonly gets: number;
 };
 
@@ -47,6 +47,7 @@ export function createLimitStore(store: ObjectStore, options: LimitStoreOptions)
   }
 
   const putMany = store.putMany?.bind(store);
+  const getInto = store.getInto?.bind(store);
   const removePrefix = store.removePrefix?.bind(store);
   return {
     kind: store.kind,
@@ -65,6 +66,12 @@ export function createLimitStore(store: ObjectStore, options: LimitStoreOptions)
       const { sizeBytes, body } = await limited(gets, get.signal, () => store.get(container, key, get));
       return { sizeBytes, body: limitedBody(body, get.signal) };
     },
+    ...(getInto === undefined
+      ? {}
+      : {
+          getInto: (container, key, target, get) =>
+            limited(gets, get.signal, () => getInto(container, key, target, get)),
+        }),
     list: (container, prefix, signal) => store.list(container, prefix, signal),
     remove: (container, key, signal) => store.remove(container, key, signal),
     ...(removePrefix === undefined

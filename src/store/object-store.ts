@@ -56,6 +56,16 @@ export type ObjectStore = {
     options: PutOptions,
   ): Promise<{ sizeBytes: number; body: AsyncIterable<Buffer> }>;
   /**
+   * `get` of a whole object into `target`, which nobody else uses until the promise settles; returns the object's size. Nothing
+   * is read of an object that is longer than `target`. Only where it costs less than `get` (a directory).
+   */
+  getInto?(
+    container: string,
+    key: string,
+    target: Buffer,
+    options: { readonly signal: AbortSignal },
+  ): Promise<number>;
+  /**
    * Every object whose key starts with `prefix`, in any order, however many there are, in pages of some hundred or thousand. An
    * absent container is empty.
    */

@@ -7,6 +7,8 @@ const writeBytes = 8 * 1024 * 1024;
 /** So much is worth a sync of its own while more is being written. */
 const aheadBytes = 4 * 1024 * 1024;
 const pieceBytes = 1024 * 1024;
+/** What is read at a time into memory that is there already; an abort is heard after that. */
+const intoBytes = 4 * 1024 * 1024;
 /** Objects up to this size are read at once, and closed before their first byte is handed out. */
 const wholeBytes = 2 * 1024 * 1024;
 
@@ -79,6 +81,24 @@ export async function createFile(path: string): Promise<NewFile> {
   }
 }
 
+/** Reads all of `path` into `target`; returns its size, and reads nothing of a file that is longer. */
+export async function readFileInto(path: string, target: Buffer, signal: AbortSignal): Promise<number> {
+  throwIfAborted(signal);
+  const handle = await openForReading(path);
+  try {
+    const sizeBytes = await sizeOf(handle, path);
+    if (sizeBytes > target.length) return sizeBytes;
+    for (let at = 0; at < sizeBytes; at += intoBytes) {
+      throwIfAborted(signal);
+      await fill(handle, path, target.subarray(at, Math.min(sizeBytes, at + intoBytes)), at);
+    }
+    throwIfAborted(signal);
+    return sizeBytes;
+  } finally {
+    await handle.close();
+  }
+}
+
 /** Opens `path` and reads it in pieces of 1 MiB, the next one while the last is used. A piece belongs to its reader. */
 export async function readFileInPieces(
   path: string,
@@ -87,14 +107,7 @@ export async function readFileInPieces(
   throwIfAborted(signal);
   const handle = await openForReading(path);
   try {
-    const stats = await attempt(`read ${path}`, handle.stat());
-    if (!stats.isFile()) {
-      throw new BackupError(
-        'message-invalid',
-        `${path} is not a regular file: this is no object of a backup; move it out of the way`,
-      );
-    }
-    const sizeBytes = stats.size;
+    const sizeBytes = await sizeOf(handle, path);
     if (sizeBytes > wholeBytes) return { sizeBytes, body: ownedPieces(handle, path, sizeBytes, signal) };
     const whole = await readPiece(handle, path, 0, sizeBytes);
     throwIfAborted(signal);
@@ -104,6 +117,15 @@ export async function readFileInPieces(
     await handle.close().catch(() => undefined);
     throw error;
   }
+}
+
+async function sizeOf(handle: FileHandle, path: string): Promise<number> {
+  const stats = await attempt(`read ${path}`, handle.stat());
+  if (stats.isFile()) return stats.size;
+  throw new BackupError(
+    'message-invalid',
+    `${path} is not a regular file: this is no object of a backup; move it out of the way`,
+  );
 }
 
 async function openForReading(path: string): Promise<FileHandle> {
@@ -173,10 +195,16 @@ async function* pieces(
 
 async function readPiece(handle: FileHandle, path: string, offset: number, length: number): Promise<Buffer> {
   const piece = Buffer.allocUnsafeSlow(length);
-  for (let filled = 0; filled < length;) {
+  await fill(handle, path, piece, offset);
+  return piece;
+}
+
+/** Reads all of `piece` from `offset` on. */
+async function fill(handle: FileHandle, path: string, piece: Buffer, offset: number): Promise<void> {
+  for (let filled = 0; filled < piece.length;) {
     const { bytesRead } = await attempt(
       `read ${path}`,
-      handle.read(piece, filled, length - filled, offset + filled),
+      handle.read(piece, filled, piece.length - filled, offset + filled),
     );
     if (bytesRead === 0) {
       throw new BackupError(
@@ -186,5 +214,4 @@ async function readPiece(handle: FileHandle, path: string, offset: number, lengt
     }
     filled += bytesRead;
   }
-  return piece;
 }

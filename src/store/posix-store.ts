@@ -22,7 +22,7 @@ import {
   type Durability,
 } from './posix-durability.ts';
 import { attempt, posixError, systemCode } from './posix-error.ts';
-import { createFile, readFileInPieces, type NewFile } from './posix-files.ts';
+import { createFile, readFileInPieces, readFileInto, type NewFile } from './posix-files.ts';
 import { createSmallFileWriter } from './posix-writer.ts';
 import { createPosixPlaces, isTemporary, requireFileName, type PosixPlaces } from './posix-places.ts';
 import { createPosixRoot } from './posix-root.ts';
@@ -194,6 +194,13 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       const name = requireFileName(key);
       const directory = await existing(container);
       return await forgetting(container, readFileInPieces(join(directory, name), signal));
+    },
+
+    async getInto(container, key, target, { signal }) {
+      throwIfAborted(signal);
+      const name = requireFileName(key);
+      const directory = await existing(container);
+      return await forgetting(container, readFileInto(join(directory, name), target, signal));
     },
 
     async *list(container, prefix, signal) {

@@ -5,6 +5,7 @@
  * |---|---|
  * | put, putMany, remove, ensureContainer, flush, ... | as a whole: they may be repeated |
  * | get | also after bytes have been delivered: the object is read anew and those are passed over. Objects of the layout never change, and a different size ends it |
+ * | getInto | as a whole |
  * | list | also after names have been delivered, if the new listing begins with the same names |
  * | putStream | never: its body is consumed |
  */
@@ -134,6 +135,7 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
   }
 
   const putMany = store.putMany?.bind(store);
+  const getInto = store.getInto?.bind(store);
   const removePrefix = store.removePrefix?.bind(store);
   return {
     kind: store.kind,
@@ -155,6 +157,12 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
       const what = `object ${key} in container ${container}`;
       return { sizeBytes: first.sizeBytes, body: resumedBody(first, what, open, get.signal) };
     },
+    ...(getInto === undefined
+      ? {}
+      : {
+          getInto: (container, key, target, get) =>
+            again('getInto', get.signal, () => getInto(container, key, target, get)),
+        }),
     list: resumedList,
     remove: (container, key, signal) => again('remove', signal, () => store.remove(container, key, signal)),
     ...(removePrefix === undefined

@@ -8,6 +8,7 @@ import {
   encodeJsonFrame,
   headerBytes,
   maxPayloadBytes,
+  newPayload,
   preamble,
   type Frame,
   type FrameDecoder,
@@ -191,6 +192,22 @@ describe('frame decoding', () => {
     const before = process.memoryUsage().arrayBuffers;
     expect(() => decode(forge({ type: 1, payloadLength: 2 ** 32 - 1 }))).toThrow(/more than/);
     expect(process.memoryUsage().arrayBuffers - before).toBeLessThan(16 * 1024 * 1024);
+  });
+
+  test('leaves the bytes of a frame alone when they were exchanged for a spare buffer', () => {
+    const decoder = createFrameDecoder();
+    const bodies = [1, 2, 3].map((seed) => patternBytes(seed * 5120, 3000 * seed, seed));
+    const all = bodies.map((data, n) =>
+      encodeFrame({ type: 'data', offset: n * 16384, length: data.length }, data),
+    );
+    const kept: Buffer[] = [];
+    const buffers = new Set<Buffer>();
+    for (const { data } of decoder.push(Buffer.concat([preamble, ...all]))) {
+      kept.push(data);
+      buffers.add(decoder.exchange(newPayload()));
+    }
+    expect(kept.map((data, n) => data.equals(bodies[n] ?? Buffer.alloc(0)))).toEqual([true, true, true]);
+    expect(buffers.size).toBe(3);
   });
 
   test('takes data of 4 MiB in blocks of 512 bytes', () => {

@@ -193,6 +193,42 @@ describe('posix store', () => {
     });
   });
 
+  describe('an object that is read into memory', () => {
+    const getInto = async (key: string, target: Buffer, given: AbortSignal = signal) => {
+      if (store.getInto === undefined) throw new Error('the posix store has getInto');
+      return await store.getInto(container, key, target, { signal: given });
+    };
+
+    test.each([0, 1, 4096, 9 * 1024 * 1024 + 7])('of %i bytes comes whole, and no further', async (size) => {
+      await store.ensureContainer(container, signal);
+      const bytes = patternBytes(size, 3);
+      await store.put(container, 'a', bytes, options);
+      const target = Buffer.from(new SharedArrayBuffer(size + 10)).fill(0xee);
+      expect(await getInto('a', target)).toBe(size);
+      expect(target.subarray(0, size).equals(bytes)).toBe(true);
+      expect(target.subarray(size).equals(Buffer.alloc(10, 0xee))).toBe(true);
+    });
+
+    test('and is longer than that tells its size and leaves it alone', async () => {
+      await store.ensureContainer(container, signal);
+      await store.put(container, 'a', patternBytes(1000, 3), options);
+      const target = Buffer.alloc(999, 0xee);
+      expect(await getInto('a', target)).toBe(1000);
+      expect(target.equals(Buffer.alloc(999, 0xee))).toBe(true);
+    });
+
+    test('that is absent, no file, or not wanted any more is told as by get', async () => {
+      await store.ensureContainer(container, signal);
+      await mkdir(join(directory, container, 'b'));
+      const target = Buffer.alloc(10);
+      await expect(getInto('a', target)).rejects.toMatchObject({ code: 'object-missing' });
+      await expect(getInto('b', target)).rejects.toMatchObject({ code: 'message-invalid' });
+      await expect(getInto('../a', target)).rejects.toMatchObject({ code: 'message-invalid' });
+      await store.put(container, 'a', patternBytes(10, 3), options);
+      await expect(getInto('a', target, AbortSignal.abort())).rejects.toMatchObject({ code: 'cancelled' });
+    });
+  });
+
   describe('what stands in the way', () => {
     test('a directory or a pipe with the name of an object is not read', async () => {
       await store.ensureContainer(container, signal);
