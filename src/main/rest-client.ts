@@ -60,6 +60,8 @@ export class RestError extends Error {
 
 const passing = new Set(['creating', 'restoring', 'deleting']);
 const pollMs = 20;
+/** The longest wait of one request. */
+const waitSeconds = 50;
 
 /** A client of the service at `url`, for the project `project`; no wait is longer than `signal` lives. */
 export function createRestClient(url: string, signal: AbortSignal, project = 'demo'): RestClient {
@@ -84,8 +86,20 @@ export function createRestClient(url: string, signal: AbortSignal, project = 'de
     return z.object({ backup: backupDetail }).parse(await call('GET', `${v3}/backups/${id}`)).backup;
   }
 
-  async function operation(id: string): Promise<OperationView> {
-    return operationAnswer.parse(await call('GET', `/v1/operations/${id}`)).operation;
+  async function operation(id: string, wait = 0): Promise<OperationView> {
+    return operationAnswer.parse(await call('GET', `/v1/operations/${id}?wait=${wait}`)).operation;
+  }
+
+  async function operations(backupId?: string): Promise<readonly OperationSummary[]> {
+    const query = backupId === undefined ? '' : `?backup_id=${backupId}`;
+    return operationsAnswer.parse(await call('GET', `/v1/operations${query}`)).operations;
+  }
+
+  /** Waits for the end of what runs on the backup, or a moment if nothing does. */
+  async function pass(backupId: string): Promise<void> {
+    const [newest] = await operations(backupId);
+    if (newest === undefined || newest.finished_at !== null) await sleep(pollMs, undefined, { signal });
+    else await operation(newest.id, waitSeconds);
   }
 
   return {
@@ -123,19 +137,17 @@ export function createRestClient(url: string, signal: AbortSignal, project = 'de
       const answer = await call('POST', `/v1/backups/${backupId}/verify`);
       return z.object({ operation: withId }).parse(answer).operation.id;
     },
-    operation,
+    operation: (id) => operation(id),
     async finished(id, onProgress) {
       for (;;) {
-        const found = await operation(id);
+        const found = await operation(id, onProgress === undefined ? waitSeconds : 0);
         if (found.finished_at !== null) return found;
-        onProgress?.(found);
+        if (onProgress === undefined) continue;
+        onProgress(found);
         await sleep(pollMs, undefined, { signal });
       }
     },
-    async operations(backupId) {
-      const query = backupId === undefined ? '' : `?backup_id=${backupId}`;
-      return operationsAnswer.parse(await call('GET', `/v1/operations${query}`)).operations;
-    },
+    operations,
     async settled(backupId) {
       for (;;) {
         try {
@@ -145,7 +157,7 @@ export function createRestClient(url: string, signal: AbortSignal, project = 'de
           if (error instanceof RestError && error.httpStatus === 404) return undefined;
           throw error;
         }
-        await sleep(pollMs, undefined, { signal });
+        await pass(backupId);
       }
     },
   };

@@ -57,6 +57,8 @@ export type Operations = {
    */
   start(subject: OperationSubject, work: (run: OperationRun) => Promise<void>): StartedOperation;
   get(id: string): Operation | undefined;
+  /** Resolves when the operation has ended, however it ended; undefined if it has, or is not known. */
+  ended(id: string): Promise<void> | undefined;
   /** Running and queued first, then the finished ones, each the newest first. */
   list(): readonly Operation[];
   /** True while an operation on that backup is queued or runs. */
@@ -205,6 +207,7 @@ export function createOperations(deps: {
       const entry = open.get(id);
       return entry === undefined ? finished.get(id) : describe(entry, clock.now());
     },
+    ended: (id) => open.get(id)?.done,
     list() {
       const now = clock.now();
       const running = Array.from(open.values(), (entry) => describe(entry, now));

@@ -1,4 +1,5 @@
 /** `/v1`: operations with their progress, their cancellation, and verify. */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { z } from 'zod';
 import { getBackup } from '../database/backups.ts';
 import type { Operation } from '../manager/operations.ts';
@@ -19,8 +20,29 @@ const query = z.object({
   state: z.enum(['queued', 'running', 'succeeded', 'failed', 'cancelled']).optional(),
 });
 
+/** Proxies close a connection that is silent for a minute. */
+const longestWaitSeconds = 50;
+const waitQuery = z.object({
+  wait: z.coerce
+    .number()
+    .min(0)
+    .max(longestWaitSeconds)
+    .default(0)
+    .describe('seconds to wait for the end of the operation before it is shown'),
+});
+
 export function operationRoutes(app: RestApp, { database, manager, operations }: OperatorServices): void {
   const tags = ['operations'];
+  const closing = Promise.withResolvers<void>();
+  app.addHook('preClose', async () => closing.resolve());
+
+  const untilEnded = async (id: string, seconds: number): Promise<void> => {
+    const ended = operations.ended(id);
+    if (ended === undefined || seconds === 0) return;
+    const timer = new AbortController();
+    const limit = sleep(seconds * 1000, undefined, { signal: timer.signal }).catch(() => undefined);
+    await Promise.race([ended, closing.promise, limit]).finally(() => timer.abort());
+  };
 
   app.get(
     '/v1/operations',
@@ -47,14 +69,17 @@ export function operationRoutes(app: RestApp, { database, manager, operations }:
     {
       schema: {
         tags,
-        summary: 'Show an operation with its progress',
+        summary: 'Show an operation with its progress, at once or when it has ended',
         params: idParams,
+        querystring: waitQuery,
         response: { 200: operationAnswer, ...faults },
       },
     },
-    async (request) => ({
-      operation: viewOf(requireOperation(operations.get(request.params.id), request.params.id)),
-    }),
+    async (request) => {
+      const { id } = request.params;
+      await untilEnded(id, request.query.wait);
+      return { operation: viewOf(requireOperation(operations.get(id), id)) };
+    },
   );
 
   app.delete(

@@ -230,6 +230,38 @@ test('an operation tells progress, mode and reason; a verify tells every bad ran
   expect((await served.ask('GET', `/v1/operations/${randomUUID()}`)).status).toBe(404);
 });
 
+test('an operation is shown when it has ended, or after the wait that was asked for, or when the service closes', async () => {
+  const id = await backUp();
+  const hold = served.rig.store.hold('get', /-00002$/);
+  const started = await served.ask('POST', `/v1/backups/${id}/verify`);
+  await hold.reached;
+  const url = `/v1/operations/${started.body.operation.id}`;
+  const shown = async (seconds: string) => {
+    const { body } = await served.ask('GET', `${url}?wait=${seconds}`);
+    return body.operation.state;
+  };
+  expect(await shown('0')).toBe('running');
+  expect(await shown('0.05')).toBe('running');
+  for (const bad of ['-1', '51', 'soon', 'Infinity', '']) {
+    const { status } = await served.ask('GET', `${url}?wait=${bad}`);
+    expect([bad, status]).toEqual([bad, bad === '' ? 200 : 400]);
+  }
+  const waiting = shown('50');
+  hold.open();
+  expect(await waiting).toBe('succeeded');
+  expect(await shown('50')).toBe('succeeded');
+
+  const again = served.rig.store.hold('get', /-00002$/);
+  const { body } = await served.ask('POST', `/v1/backups/${id}/verify`);
+  await again.reached;
+  const cut = served.ask('GET', `/v1/operations/${body.operation.id}?wait=50`);
+  const closed = served.app.close();
+  expect((await cut).body.operation.state).toBe('running');
+  await closed;
+  again.open();
+  await served.settle();
+});
+
 test('an operation is cancelled by its id, and only while it runs', async () => {
   const id = await backUp();
   const hold = served.rig.store.hold('get', /-00002$/);
