@@ -60,19 +60,24 @@ export function parseExtentMap(answer: Buffer, from: number, end: number, maxExt
   let reached = from;
   for (let i = 0; i < mapped; i += 1) {
     const at = headerBytes + i * extentBytes;
-    const logical = answer.readBigUInt64LE(at);
-    const physical = answer.readBigUInt64LE(at + 8);
+    const logical = readUint64(answer, at);
+    const physical = readUint64(answer, at + 8);
     const flags = answer.readUInt32LE(at + 40);
     if ((flags & last) !== 0) complete = true;
-    const offset = Math.max(from, Number(logical));
-    const until = Math.min(end, Number(logical + answer.readBigUInt64LE(at + 16)));
+    const offset = Math.max(from, logical);
+    const until = Math.min(end, logical + readUint64(answer, at + 16));
     reached = Math.max(reached, until);
     if ((flags & unwritten) !== 0 || offset >= until) continue;
-    const shift = Number(physical - logical);
-    const proven = (flags & unproven) === 0 && physical > 0n && Number.isSafeInteger(shift);
+    const shift = physical - logical;
+    const proven = (flags & unproven) === 0 && physical > 0 && Number.isSafeInteger(physical);
     extents.push({ offset, end: until, shift: proven ? shift : null });
   }
   return { extents, from, until: complete ? end : Math.min(reached, end) };
+}
+
+/** A number from 2^53 on is rounded, and no safe integer. */
+function readUint64(bytes: Buffer, at: number): number {
+  return bytes.readUInt32LE(at) + bytes.readUInt32LE(at + 4) * 0x1_0000_0000;
 }
 
 /** True if both maps name the same places over [from, until). */

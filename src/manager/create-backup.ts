@@ -170,11 +170,14 @@ async function transfer(
   const backend = storage.forHost(volume.host);
   const [{ current, onStorage, info }, parent] = await both(
     signal,
-    async (step) => ({
-      current: await takeSnapshot(backend, backup, volume, step),
-      onStorage: await backend.getVolume(nameOnStorage(volume), step),
-      info: await backend.info(step),
-    }),
+    async (step) => {
+      const [current, info] = await both(
+        step,
+        (inner) => takeSnapshot(backend, backup, volume, inner),
+        (inner) => backend.info(inner),
+      );
+      return { current, info, onStorage: await backend.getVolume(nameOnStorage(volume), step) };
+    },
     (step) => examineParent(environment, backup, step),
   );
   const base: BaseSnapshot = {
