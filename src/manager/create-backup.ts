@@ -171,12 +171,13 @@ async function transfer(
   const [{ current, onStorage, info }, parent] = await both(
     signal,
     async (step) => {
-      const [current, info] = await both(
+      const [taken, told] = await both(
         step,
         (inner) => takeSnapshot(backend, backup, volume, inner),
         (inner) => backend.info(inner),
       );
-      return { current, info, onStorage: await backend.getVolume(nameOnStorage(volume), step) };
+      const onStorage = await backend.getVolume(nameOnStorage(volume), step);
+      return { current: taken, info: told, onStorage };
     },
     (step) => examineParent(environment, backup, step),
   );
