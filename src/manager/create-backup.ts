@@ -176,8 +176,8 @@ async function transfer(
         (inner) => takeSnapshot(backend, backup, volume, inner),
         (inner) => backend.info(inner),
       );
-      const onStorage = await backend.getVolume(nameOnStorage(volume), step);
-      return { current: taken, info: told, onStorage };
+      const found = await backend.getVolume(nameOnStorage(volume), step);
+      return { current: taken, info: told, onStorage: found };
     },
     (step) => examineParent(environment, backup, step),
   );
