@@ -26,7 +26,11 @@ export async function removeOne(
   await exchange.tell({ method: 'DELETE', container, key, signal, accept: [200, 202, 204, 404] });
 }
 
-/** Removes all that `keys` yields, and returns how many those were. Throws the first failure after trying all of its batch. */
+/**
+ * Removes all that `keys` yields, and returns how many those were. Throws the first failure after trying all of its batch. What a
+ * bulk delete may not remove goes one by one, and so does all that follows: Swift's middleware hands the user's token on and drops
+ * X-Service-Token (swift/common/middleware/bulk.py), and tells of a token that has expired only in its body.
+ */
 export async function removeMany(
   exchange: SwiftExchange,
   capabilities: SwiftCapabilities,
@@ -34,12 +38,13 @@ export async function removeMany(
   keys: AsyncIterable<string>,
   signal: AbortSignal,
 ): Promise<number> {
-  const batchSize = Math.min(bulkLimit, Math.max(capabilities.bulkDeletes, singlesSideBySide));
+  const batchSize = Math.min(bulkLimit, capabilities.bulkDeletes || singlesSideBySide);
   let count = 0;
   let batch: string[] = [];
+  let together = capabilities.bulkDeletes > 0;
   const flush = async () => {
-    if (capabilities.bulkDeletes === 0) await removeSingly(exchange, container, batch, signal);
-    else await removeInBulk(exchange, container, batch, signal);
+    together = together && (await removeInBulk(exchange, container, batch, signal));
+    if (!together) await removeSingly(exchange, container, batch, signal);
     count += batch.length;
     batch = [];
   };
@@ -64,13 +69,16 @@ async function removeSingly(
   await group.settle();
 }
 
-/** The answer is 200 whatever happened: what counts stands in its body (swift/common/middleware/bulk.py). */
+/**
+ * The answer is 200 whatever happened: what counts stands in its body (swift/common/middleware/bulk.py). False if the tokens
+ * did not do for one of them.
+ */
 async function removeInBulk(
   exchange: SwiftExchange,
   container: string,
   keys: readonly string[],
   signal: AbortSignal,
-): Promise<void> {
+): Promise<boolean> {
   const answer = await exchange.send({
     method: 'POST',
     query: { 'bulk-delete': '' },
@@ -80,6 +88,7 @@ async function removeInBulk(
     accept: [200],
   });
   const result = parseBulkAnswer(container, await answer.text());
+  if (result.Errors.some(([, status]) => /^40[13]\b/.test(status))) return false;
   const [failed] = result.Errors;
   if (failed !== undefined) {
     const [name, status] = failed;
@@ -90,6 +99,7 @@ async function removeInBulk(
   if (status < 200 || status > 299) {
     throw translateSwiftStatus({ method: 'DELETE', container }, status, result['Response Body']);
   }
+  return true;
 }
 
 function parseBulkAnswer(container: string, text: string): z.infer<typeof bulkAnswerSchema> {

@@ -5,10 +5,12 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { z } from 'zod';
 import type { KeystoneCredentials } from '../../../src/config/keystone-config.ts';
 import type { ObjectStore } from '../../../src/store/object-store.ts';
+import { removePrefix } from '../../../src/store/remove-prefix.ts';
 import type { SwiftCaller, SwiftStoreOptions } from '../../../src/store/swift-options.ts';
 import { objectStoreContract } from '../../contract/object-store.ts';
 import { swiftDefaults, swiftStore } from '../../support/cloud-stores.ts';
 import { freePort } from '../../support/free-ports.ts';
+import { listedKeys } from '../../support/listed-keys.ts';
 import { startKeystone, type KeystoneServer } from '../../support/keystone-server.ts';
 import { collect, inRecycledPieces, patternBytes } from '../../support/pattern.ts';
 import { startSwift, type SwiftServer } from '../../support/swift-server.ts';
@@ -238,6 +240,8 @@ describe('tokens that live for seconds', () => {
       code: 'store-denied',
       message: expect.stringContaining('backup_swift_service_auth'),
     });
+    expect(await removePrefix(withService, 'outlived', 'a-', live)).toBe(2);
+    expect(await listedKeys(withService, 'outlived')).toEqual([]);
     await Promise.all([without.close(), withService.close()]);
   });
 });
