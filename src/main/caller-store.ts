@@ -1,6 +1,6 @@
 /**
- * A store that is opened with the token of one request, when it is first used (backup_swift_auth = per_user). Without a
- * caller every call fails with what opening it throws: nobody's store cannot be read.
+ * A store that is opened with what one request brings, when it is first used: its token (backup_swift_auth = per_user), or its
+ * catalog (single_user without backup_swift_auth_url). Without a caller every call fails with what opening it throws.
  */
 import type { ObjectStore } from '../store/object-store.ts';
 import { removePrefix } from '../store/remove-prefix.ts';

@@ -1,10 +1,9 @@
 /**
- * What each request is done in: the cloud with its context, and the store. One store serves all requests, unless Swift is
- * used with the token of each caller (backup_swift_auth = per_user): then each request has its own.
+ * What each request is done in: the cloud with its context, and the store. One store serves all requests, unless Swift needs
+ * what each caller brings (open-cloud-store.ts): then each request has its own.
  */
 import { requestContextOf, type BusContext } from '../bus/bus-context.ts';
 import type { MessageBus } from '../bus/message-bus.ts';
-import type { StoreConfig } from '../config/store-config.ts';
 import type { KeyCopies } from '../manager/cloud.ts';
 import type { ManagerEnvironment, RequestScope } from '../manager/environment.ts';
 import { createOpenstackCloud } from '../manager/openstack-cloud.ts';
@@ -48,11 +47,6 @@ export function createScopes(deps: ScopeDeps): (context: BusContext) => RequestS
     };
     return { environment, context: requestContextOf(context) };
   };
-}
-
-/** True where every request needs the token of its caller. */
-export function isPerCaller(store: StoreConfig): boolean {
-  return store.kind === 'swift' && store.auth === 'per_user';
 }
 
 function callerOf({ authToken, projectId, items }: BusContext): SwiftCaller | null {

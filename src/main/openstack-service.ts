@@ -43,7 +43,7 @@ import { createMetrics } from '../rest/metrics.ts';
 import { createAgentDirectory, readAgentAccess } from './agent-directory.ts';
 import { createReleaseStack } from './lifecycle.ts';
 import { listenForRest } from './listen-for-rest.ts';
-import { createScopes, isPerCaller } from './openstack-scopes.ts';
+import { createScopes } from './openstack-scopes.ts';
 import { openCloudStore } from './open-cloud-store.ts';
 import { openKeys } from './open-keys.ts';
 
@@ -181,7 +181,7 @@ export async function createOpenstackService(settings: {
       bus,
       isWorking: () => life.isWorking,
       keysOf: (context) => keys.keysOf(context),
-      openCallerStore: isPerCaller(config.store) ? (caller) => opened.openFor(caller) : undefined,
+      openCallerStore: opened.openFor,
     });
     const verbs = createStartVerbs(operations);
 
