@@ -221,7 +221,7 @@ function readS3(settings: Settings, driverClass: string): S3Config {
     secretKey: required('backup_s3_store_secret_key'),
     httpProxy: options.backup_s3_http_proxy || undefined,
     httpsProxy: options.backup_s3_https_proxy || undefined,
-    timeoutMs: options.backup_s3_timeout * 1000,
+    timeoutMs: Math.round(options.backup_s3_timeout * 1000),
     maxPoolConnections: options.backup_s3_max_pool_connections,
     retryMaxAttempts: options.backup_s3_retry_max_attempts,
     verifyTls: options.backup_s3_verify_ssl,

@@ -156,6 +156,18 @@ test('Swift with single_user needs its credentials, S3 its endpoint and keys', (
   expect(errorsOf(base.replace('posix.PosixBackupDriver', 's3.S3BackupDriver'))).toHaveLength(3);
 });
 
+const s3 = base
+  .replace('posix.PosixBackupDriver', 's3.S3BackupDriver')
+  .replace(
+    '[database]',
+    'backup_s3_endpoint_url = http://s3\nbackup_s3_store_access_key = a\nbackup_s3_store_secret_key = s\n[database]',
+  );
+
+test('a time-out of S3 is whole milliseconds, however it is written', () => {
+  const { config } = load(s3, '[DEFAULT]\nbackup_s3_timeout = 16.1\n');
+  expect(config.store).toMatchObject({ timeoutMs: 16_100 });
+});
+
 test('an object size that is no multiple of the block size is refused with one that is', () => {
   expect(errorsOf(base, '[DEFAULT]\nbackup_file_size = 100000\n').join()).toContain('for example 98304');
 });
