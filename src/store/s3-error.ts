@@ -60,6 +60,12 @@ const meanings: Readonly<Record<string, Meaning>> = {
   RequestTimeout: unavailable((what) => `S3 waited too long for the bytes of ${what}`),
   SlowDown: unavailable((what) => `S3 asks to slow down (${what})`),
   OperationAborted: unavailable((what) => `somebody else is changing ${what} in S3`),
+  InternalError: unavailable(broken),
+  InternalServerError: unavailable(broken),
+  ServiceUnavailable: unavailable(broken),
+  // Of s3api, for one key of many.
+  'Server Error': unavailable(broken),
+  SLODeleteError: unavailable(broken),
   NoSuchUpload: unavailable((what) => `the upload of ${what} has vanished from S3`),
 };
 
@@ -79,9 +85,9 @@ export function s3Error(target: S3Target, error: unknown, signal: AbortSignal): 
   return translate(target, error.name, error.$metadata.httpStatusCode ?? 0, error.message, error);
 }
 
-/** What one entry in the `Errors` of a DeleteObjects answer means. */
-export function s3CodeError(target: S3Target, code: string, message: string): BackupError {
-  return translate(target, code, code === 'InternalError' ? 500 : 400, message, undefined);
+/** What one entry in the `Errors` of a DeleteObjects answer means; null for a code that only a status would explain. */
+export function s3CodeError(target: S3Target, code: string, message: string): BackupError | null {
+  return Object.hasOwn(meanings, code) ? translate(target, code, 200, message, undefined) : null;
 }
 
 function translate(
@@ -135,6 +141,10 @@ function describe(target: S3Target): string {
 function absent(target: S3Target, name: string): string {
   const bucketMissing = name === 'NoSuchBucket' || target.key === undefined || target.action !== 'GetObject';
   return bucketMissing ? `bucket ${target.bucket}` : `object ${target.key} in bucket ${target.bucket}`;
+}
+
+function broken(what: string): string {
+  return `S3 could not do what was asked for ${what}: it is overloaded or broken`;
 }
 
 function denied(sentence: Meaning['sentence']): Meaning {

@@ -6,6 +6,7 @@ import {
   type DeleteObjectsCommandOutput,
 } from '@aws-sdk/client-s3';
 import { createTaskGroup } from '../async/task-group.ts';
+import type { Logger } from '../log.ts';
 import { isBackupError } from '../model/errors.ts';
 import type { S3Connection } from './s3-client.ts';
 import { s3CodeError } from './s3-error.ts';
@@ -54,11 +55,15 @@ export async function removeMany(
   return count;
 }
 
-/** Aborts every upload under `prefix` that was begun and neither finished nor aborted. Servers without such a list have none to abort. */
+/**
+ * Aborts every upload under `prefix` that was begun and neither finished nor aborted. Servers without such a list have none to
+ * abort. Where the policy denies the list, which Cinder does not need, that is logged: unfinished uploads cost room and nothing else.
+ */
 export async function abortUploadsUnder(
   connection: S3Connection,
   bucket: string,
   prefix: string,
+  log: Logger,
   signal: AbortSignal,
 ): Promise<void> {
   let marker: { KeyMarker?: string; UploadIdMarker?: string } = {};
@@ -71,7 +76,9 @@ export async function abortUploadsUnder(
       )
       .catch((error: unknown) => {
         if (isBackupError(error, 'object-missing') || isRefusal(error)) return null;
-        throw error;
+        if (!isBackupError(error, 'store-denied')) throw error;
+        log.warn({ bucket, prefix, error: error.message }, 'not looked for uploads that were never finished');
+        return null;
       });
     for (const { Key, UploadId } of page?.Uploads ?? []) {
       if (Key?.startsWith(prefix) === true && UploadId !== undefined) {
@@ -87,7 +94,7 @@ export async function abortUploadsUnder(
   }
 }
 
-/** False if the server does not take removals of many objects. */
+/** False if the server does not take removals of many objects. What it refuses in unknown words is asked for again, one by one. */
 async function removeTogether(
   connection: S3Connection,
   bucket: string,
@@ -110,10 +117,14 @@ async function removeTogether(
     if (isRefusal(error)) return false;
     throw error;
   }
-  const failed = (output.Errors ?? []).find(({ Code }) => Code !== 'NoSuchKey');
-  if (failed === undefined) return true;
-  const target = { action: 'DeleteObject', bucket, key: failed.Key };
-  throw s3CodeError(target, failed.Code ?? 'InternalError', failed.Message ?? '');
+  const failed = (output.Errors ?? []).filter(({ Code }) => Code !== 'NoSuchKey');
+  for (const { Code, Key: key, Message } of failed) {
+    const error = s3CodeError({ action: 'DeleteObject', bucket, key }, Code ?? '', Message ?? '');
+    if (error !== null) throw error;
+  }
+  const again = failed.flatMap(({ Key }) => Key ?? keys);
+  await removeSingly(connection, bucket, again, signal);
+  return true;
 }
 
 async function removeSingly(

@@ -148,7 +148,7 @@ export function createS3Store({
       requireKey(prefix);
       const keys = listedKeys(listBucket(connection, bucket, prefix, signal));
       const count = await removeMany(connection, bucket, keys, signal);
-      await abortUploadsUnder(connection, bucket, prefix, signal);
+      await abortUploadsUnder(connection, bucket, prefix, log, signal);
       return count;
     },
     async removeContainer(bucket, signal) {
@@ -161,7 +161,7 @@ export function createS3Store({
       const found = await bucketExists(connection, requireBucket(bucket), signal);
       if (!found && !options.createContainers) throw absentBucket(bucket);
       const region = connection.region();
-      const lone = (options.sseCustomerKey === undefined) !== (options.sseCustomerAlgorithm === undefined);
+      const lone = !options.sseCustomerKey !== !options.sseCustomerAlgorithm;
       return [
         ...(found ? [] : [`bucket ${bucket} is absent from S3: the first backup will create it`]),
         ...(region === tuning.region

@@ -48,8 +48,15 @@ describe('an error of S3', () => {
     expect(s3Error(target, new Error('strange'), live)).toMatchObject({ code: 'store-unavailable' });
   });
 
-  test('in the answer to a removal of many is told by its code', () => {
-    expect(s3CodeError(target, 'AccessDenied', '').code).toBe('store-denied');
-    expect(s3CodeError(target, 'InternalError', '').code).toBe('store-unavailable');
+  test.each([
+    ['AccessDenied', 'store-denied'],
+    ['InternalError', 'store-unavailable'],
+    ['ServiceUnavailable', 'store-unavailable'],
+    ['SlowDown', 'store-unavailable'],
+    ['Server Error', 'store-unavailable'],
+    ['SLODeleteError', 'store-unavailable'],
+    ['NeverHeardOf', undefined],
+  ])('in the answer to a removal of many is told by its code: %s is %s', (s3Code, code) => {
+    expect(s3CodeError(target, s3Code, '')?.code).toBe(code);
   });
 });

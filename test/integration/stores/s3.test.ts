@@ -158,6 +158,36 @@ describe('removing a backup', () => {
     });
   });
 
+  test.each(['ServiceUnavailable', 'Server Error'])(
+    'is store-unavailable if one of many met %s',
+    async (code) => {
+      await fill(2);
+      const body = `<DeleteResult><Error><Key>${prefix}-1</Key><Code>${code}</Code></Error></DeleteResult>`;
+      faults.plan({ act: { do: 'answer', status: 200, body }, on: /^POST/ });
+      await expect(removePrefix(store, bucket, prefix, live)).rejects.toMatchObject({
+        code: 'store-unavailable',
+        retryable: true,
+      });
+    },
+  );
+
+  test('asks again for what one of many met in words that nobody knows', async () => {
+    await fill(2);
+    const body = `<DeleteResult><Error><Key>${prefix}-1</Key><Code>Oddity</Code></Error></DeleteResult>`;
+    faults.plan({ act: { do: 'answer', status: 200, body }, on: /^POST/ });
+    expect(await removePrefix(store, bucket, prefix, live)).toBe(2);
+    expect(faults.seen.filter((line) => line.startsWith('DELETE'))).toHaveLength(1);
+    expect(await listed()).toEqual([`${prefix}-2`, 'volume_1/other']);
+  });
+
+  test('goes without the list of uploads where that is denied', async () => {
+    await fill(2);
+    faults.plan({ act: { do: 'answer', status: 403 }, on: /^GET \S+[?&]uploads/, times: 9 });
+    expect(await removePrefix(store, bucket, prefix, live)).toBe(2);
+    expect(faults.fired).toBe(1);
+    expect(await listed()).toEqual(['volume_1/other']);
+  });
+
   test('of an absent bucket has nothing to do', async () => {
     expect(await removePrefix(store, `absent-${randomUUID()}`, prefix, live)).toBe(0);
   });
