@@ -1,5 +1,6 @@
 /** What a Swift cluster says it can do: `GET /info`, asked for once when it is first needed. */
 import { z } from 'zod';
+import { swiftError } from './swift-error.ts';
 import type { SwiftExchange } from './swift-exchange.ts';
 
 export type SwiftCapabilities = {
@@ -22,7 +23,10 @@ const infoSchema = z.object({
   slo: z.object({ max_manifest_segments: z.number().int().positive().default(1000) }).optional(),
 });
 
-/** Returns a function that asks once; a failure to reach Swift is thrown, and asked again at the next call. */
+/**
+ * Returns a function that asks once. A Swift that cannot be reached or cannot answer now is thrown, and asked again at the next
+ * call; one that does not tell (expose_info = false) is not.
+ */
 export function createCapabilities(
   exchange: SwiftExchange,
 ): (signal: AbortSignal) => Promise<SwiftCapabilities> {
@@ -30,8 +34,12 @@ export function createCapabilities(
   return async (signal) => {
     if (known !== undefined) return known;
     const answer = await exchange.getRoot('/info', signal);
-    const text = await answer.text(1_048_576);
-    known = answer.status === 200 ? parseInfo(text) : untold;
+    if (answer.status === 200) known = parseInfo(await answer.text(1_048_576));
+    else {
+      const error = await swiftError({ method: 'GET', path: '/info' }, answer);
+      if (error.retryable) throw error;
+      known = untold;
+    }
     return known;
   };
 }

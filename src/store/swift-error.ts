@@ -4,6 +4,8 @@ import type { HttpResponse } from '../openstack/http.ts';
 
 export type SwiftTarget = {
   readonly method: string;
+  /** At the root of Swift's host, in place of a container. */
+  readonly path?: string;
   readonly container?: string | undefined;
   readonly key?: string | undefined;
 };
@@ -84,7 +86,7 @@ export function translateSwiftStatus(
 }
 
 function describe(target: SwiftTarget): string {
-  if (target.container === undefined) return 'the account';
+  if (target.container === undefined) return target.path ?? 'the account';
   if (target.key === undefined) return `container ${target.container}`;
   return `object ${target.key} in container ${target.container}`;
 }

@@ -1,0 +1,34 @@
+import { describe, expect, test } from 'vitest';
+import { createCapabilities } from '../../src/store/swift-capabilities.ts';
+import { createFakeSwift } from '../support/fake-swift.ts';
+
+const live = new AbortController().signal;
+const info = JSON.stringify({ slo: { max_manifest_segments: 7 }, bulk_delete: {} });
+
+describe('what a cluster can do', () => {
+  test.each([429, 500, 503])('is asked for again after a %i', async (status) => {
+    const { exchange, http } = createFakeSwift((_, count) =>
+      count === 1 ? { status } : { status: 200, body: info },
+    );
+    const capabilities = createCapabilities(exchange);
+    await expect(capabilities(live)).rejects.toMatchObject({
+      code: 'store-unavailable',
+      message: expect.stringContaining(`/info (${status})`),
+    });
+    expect(await capabilities(live)).toEqual({ bulkDeletes: 1000, manifestSegments: 7, policies: null });
+    expect(await capabilities(live)).toMatchObject({ manifestSegments: 7 });
+    expect(http.asked.map(({ url }) => url)).toEqual(['http://swift/info', 'http://swift/info']);
+  });
+
+  test.each([
+    [403, ''],
+    [404, ''],
+    [200, '<html></html>'],
+  ])('is assumed of one that does not tell (%i %s), and not asked again', async (status, body) => {
+    const { exchange, http } = createFakeSwift(() => ({ status, body }));
+    const capabilities = createCapabilities(exchange);
+    await capabilities(live);
+    expect(await capabilities(live)).toMatchObject({ bulkDeletes: 0, manifestSegments: 1000 });
+    expect(http.asked).toHaveLength(1);
+  });
+});
