@@ -72,10 +72,12 @@ export function createS3Connection(options: S3StoreOptions, tuning: S3Tuning): S
     region: () => state.region,
     date: () => state.date,
     async run(target, signal, exchange) {
+      // Another exchange may learn the region while this one is on its way.
+      const signedFor = state.region;
       try {
         return await exchange(client);
       } catch (error) {
-        if (state.hinted === state.region || signal.aborted) throw s3Error(target, error, signal);
+        if (state.hinted === signedFor || signal.aborted) throw s3Error(target, error, signal);
         state.region = state.hinted;
       }
       try {

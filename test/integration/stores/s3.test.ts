@@ -253,6 +253,13 @@ describe('requests', () => {
       findings: [expect.stringContaining('in region us-east-1, not eu-central-1')],
     });
   });
+
+  test('that learn the region side by side are all signed anew', async () => {
+    const far = open({}, { region: 'eu-central-1' });
+    const names = ['a', 'b', 'c', 'd'];
+    await Promise.all(names.map((name) => far.put(bucket, name, patternBytes(10, 1), options)));
+    expect(await listed()).toEqual(names);
+  });
 });
 
 describe('the self-test', () => {
