@@ -56,7 +56,7 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
   const service = user === undefined ? null : { user, http: createHttp(serviceHttpOptions(user, tuning)) };
   const exchange = createSwiftExchange(http, createSwiftAccess(options, caller, { http, service, now }));
   const capabilities = createCapabilities(exchange);
-  /** Containers without segments beside them: not asked again for every object that is removed. */
+  /** Containers without segments of ours beside them: not asked again for every object that is removed. */
   const unsegmentedUntilMs = new Map<string, number>();
 
   async function createContainer(container: string, signal: AbortSignal): Promise<void> {
@@ -126,8 +126,10 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
   const dropSegments = async (container: string, prefix: string, signal: AbortSignal): Promise<void> => {
     if ((unsegmentedUntilMs.get(container) ?? 0) > now()) return;
     const home = segmentContainer(container);
-    const found = await exchange.tell({ method: 'HEAD', container: home, signal, accept: [200, 204, 404] });
-    if (found.status === 404) unsegmentedUntilMs.set(container, now() + unsegmentedForMs);
+    // Whom only the ACL of the container lets in has never made a container of segments.
+    const accept = [200, 204, 403, 404];
+    const { status } = await exchange.tell({ method: 'HEAD', container: home, signal, accept });
+    if (status >= 400) unsegmentedUntilMs.set(container, now() + unsegmentedForMs);
     else await removeSegmentsUnder(exchange, await capabilities(signal), container, prefix, signal);
   };
 

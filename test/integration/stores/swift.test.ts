@@ -265,6 +265,22 @@ describe('limits of the account', () => {
     await reader.close();
   });
 
+  test('a user whom only the ACL of the container lets in stores and removes', async () => {
+    const acl = { 'x-container-read': 'test:reader', 'x-container-write': 'test:reader' };
+    await raw('POST', `/${container}`, acl);
+    const guest = open({ user: 'test:reader', key: 'reading' });
+    await guest.ensureContainer(container, live);
+    const names = ['-00001', '_sha256file', '_metadata'].map((end) => `${prefix}${end}`);
+    for (const name of names) {
+      await guest.putStream(container, name, inRecycledPieces(patternBytes(2000, 1), 700), options);
+    }
+    expect(await listed(container)).toEqual(names.toSorted());
+    await guest.remove(container, `${prefix}_metadata`, live);
+    expect(await removePrefix(guest, container, prefix, live)).toBe(2);
+    expect(await listed(container)).toEqual([]);
+    await guest.close();
+  });
+
   test('a wrong key is store-denied, and is not sent again and again', async () => {
     const wrong = open({ key: 'wrong' });
     await expect(wrong.ensureContainer(container, live)).rejects.toMatchObject({
