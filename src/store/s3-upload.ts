@@ -3,14 +3,17 @@ import {
   AbortMultipartUploadCommand,
   CompleteMultipartUploadCommand,
   CreateMultipartUploadCommand,
+  HeadObjectCommand,
   PutObjectCommand,
   UploadPartCommand,
   type CompletedPart,
 } from '@aws-sdk/client-s3';
+import { createHash } from 'node:crypto';
 import { retry, type RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
 import { digestInTurns } from './body-check.ts';
+import { unquoted } from './etag.ts';
 import type { PutOptions } from './object-store.ts';
 import type { S3Connection } from './s3-client.ts';
 import type { Segment } from './segments.ts';
@@ -116,26 +119,24 @@ export async function putParts(
     );
   }
   const parts: CompletedPart[] = [];
+  let sizeBytes = 0;
   try {
     for await (const { bytes } of segments) {
       if (parts.length >= mostParts) throw tooManyParts(bucket, key, partBytes);
       const number = parts.length + 1;
       const ETag = await patiently(() => putPart(deps, { bucket, key }, uploadId, number, bytes, signal));
       parts.push({ PartNumber: number, ETag });
+      sizeBytes += bytes.length;
     }
-    await patiently(() =>
-      connection.run({ action: 'CompleteMultipartUpload', bucket, key }, signal, (client) =>
-        client.send(
-          new CompleteMultipartUploadCommand({
-            Bucket: bucket,
-            Key: key,
-            UploadId: uploadId,
-            MultipartUpload: { Parts: parts },
-          }),
-          { abortSignal: signal },
-        ),
-      ),
-    );
+    await patiently(async () => {
+      try {
+        await completeUpload(connection, { bucket, key }, uploadId, parts, signal);
+      } catch (error) {
+        // The answer to an earlier try may have been lost.
+        const vanished = isBackupError(error) && error.details['s3Code'] === 'NoSuchUpload';
+        if (!vanished || !(await isStored(deps, { bucket, key }, parts, sizeBytes, signal))) throw error;
+      }
+    });
   } catch (error) {
     await abortUpload(connection, bucket, key, uploadId, AbortSignal.timeout(60_000)).catch(
       (failure: unknown) => {
@@ -167,6 +168,49 @@ export async function abortUpload(
     const gone =
       isBackupError(error) && (error.details['s3Code'] === 'NoSuchUpload' || error.code === 'object-missing');
     if (!gone) throw error;
+  }
+}
+
+async function completeUpload(
+  connection: S3Connection,
+  { bucket, key }: Place,
+  uploadId: string,
+  parts: CompletedPart[],
+  signal: AbortSignal,
+): Promise<void> {
+  await connection.run({ action: 'CompleteMultipartUpload', bucket, key }, signal, (client) =>
+    client.send(
+      new CompleteMultipartUploadCommand({
+        Bucket: bucket,
+        Key: key,
+        UploadId: uploadId,
+        MultipartUpload: { Parts: parts },
+      }),
+      { abortSignal: signal },
+    ),
+  );
+}
+
+/** True if the object has the size and the ETag of `parts`: the MD5 of their MD5s, `-`, and their number. */
+async function isStored(
+  deps: UploadDeps,
+  { bucket, key }: Place,
+  parts: readonly CompletedPart[],
+  sizeBytes: number,
+  signal: AbortSignal,
+): Promise<boolean> {
+  const whole = createHash('md5');
+  for (const { ETag } of parts) whole.update(Buffer.from(unquoted(ETag), 'hex'));
+  const etag = `${whole.digest('hex')}-${parts.length}`;
+  const head = new HeadObjectCommand({ Bucket: bucket, Key: key, ...deps.customerKey });
+  try {
+    const found = await deps.connection.run({ action: 'HeadObject', bucket, key }, signal, (client) =>
+      client.send(head, { abortSignal: signal }),
+    );
+    return found.ContentLength === sizeBytes && unquoted(found.ETag) === etag;
+  } catch (error) {
+    if (isBackupError(error, 'object-missing')) return false;
+    throw error;
   }
 }
 
@@ -244,7 +288,7 @@ function wrongEtag(
   encryption: string | undefined,
   digests: Digests,
 ): string | null {
-  const stored = (etag ?? '').replaceAll('"', '').toLowerCase();
+  const stored = unquoted(etag);
   const opaque = deps.customerKey.SSECustomerKey !== undefined || encryption?.startsWith('aws:') === true;
   if (opaque || !/^[0-9a-f]{32}$/.test(stored)) return null;
   const sent = digests.md5.toString('hex');

@@ -20,6 +20,7 @@ import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
 import { checkedBody, md5Check, multipartCheck, noCheck, type BodyCheck } from './body-check.ts';
 import { clockFinding, type CheckableStore } from './check-store.ts';
+import { unquoted } from './etag.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import { listedKeys } from './listed-keys.ts';
 import type { ObjectStore, PutOptions, StoredObject } from './object-store.ts';
@@ -255,7 +256,7 @@ function isLocation(region: string): region is BucketLocationConstraint {
 }
 
 function checkOf(output: GetObjectCommandOutput, customerKey: CustomerKey): BodyCheck {
-  const etag = (output.ETag ?? '').replaceAll('"', '').toLowerCase();
+  const etag = unquoted(output.ETag);
   const opaque =
     customerKey.SSECustomerKey !== undefined || output.ServerSideEncryption?.startsWith('aws:') === true;
   if (opaque) return noCheck;

@@ -12,7 +12,9 @@ import type { SwiftCapabilities } from './swift-capabilities.ts';
 import type { SwiftExchange } from './swift-exchange.ts';
 import { listedKeys } from './listed-keys.ts';
 import { listSwift } from './swift-listing.ts';
-import { removeMany } from './swift-removal.ts';
+import { removeMany, removeOne } from './swift-removal.ts';
+
+const cleanUpMs = 60_000;
 
 export type ManifestEntry = {
   /** `/container/key`. */
@@ -42,8 +44,9 @@ export type LargeObjectDeps = {
 };
 
 /**
- * Stores `segments` as one object. If anything fails, what was uploaded is removed before the error goes on, and the
- * earlier object of that key is untouched. Throws `limit-exceeded` beyond the cluster's number of segments.
+ * Stores `segments` as one object. If anything fails, what was uploaded is removed before the error goes on. The earlier object
+ * of that key is untouched, unless nobody knows whether the manifest arrived: then there is none. Throws `limit-exceeded`
+ * beyond the cluster's number of segments.
  */
 export async function putLargeObject(
   deps: LargeObjectDeps,
@@ -57,6 +60,7 @@ export async function putLargeObject(
   const entries: ManifestEntry[] = [];
   const patiently = <T>(work: () => Promise<T>) =>
     retry(deps.retryPolicy, work, { isRetryable: isRetryable, signal });
+  let placing = false;
   try {
     const { manifestSegments } = await patiently(() => deps.capabilities(signal));
     for await (const { bytes } of segments) {
@@ -67,6 +71,7 @@ export async function putLargeObject(
       const etag = await patiently(() => deps.putBuffer(home, segmentKey, bytes, signal));
       entries.push({ path: `/${home}/${segmentKey}`, etag, size_bytes: bytes.length });
     }
+    placing = true;
     await patiently(() =>
       deps.exchange.tell({
         method: 'PUT',
@@ -80,13 +85,14 @@ export async function putLargeObject(
       }),
     );
   } catch (error) {
-    await removeSegments(deps, container, upload, null);
+    const unreferenced = !(placing && mayHaveArrived(error)) || (await removeManifest(deps, container, key));
+    if (unreferenced) await removeSegments(deps, container, upload, null);
     throw error;
   }
   await removeSegments(deps, container, segmentPrefix(key), upload);
 }
 
-/** The segments of a large object with their MD5s, in order. */
+/** The segments of a large object with their MD5s, in order. Throws `store-unavailable` for what is no manifest. */
 export async function readManifest(
   exchange: SwiftExchange,
   container: string,
@@ -101,8 +107,21 @@ export async function readManifest(
     signal,
     accept: [200],
   });
-  const entries: unknown = JSON.parse(await answer.text());
-  if (!Array.isArray(entries)) throw unreadable(container, key);
+  const text = await answer.text();
+  try {
+    return parseManifest(text);
+  } catch (cause) {
+    throw new BackupError(
+      'store-unavailable',
+      `the manifest of object ${key} in container ${container} cannot be read`,
+      { cause },
+    );
+  }
+}
+
+function parseManifest(text: string): readonly { readonly sizeBytes: number; readonly md5: string }[] {
+  const entries: unknown = JSON.parse(text);
+  if (!Array.isArray(entries)) throw new TypeError('not a list');
   return entries.map((entry: unknown) => {
     if (
       typeof entry === 'object' &&
@@ -114,8 +133,27 @@ export async function readManifest(
     ) {
       return { sizeBytes: entry.bytes, md5: entry.hash };
     }
-    throw unreadable(container, key);
+    throw new TypeError('not a segment');
   });
+}
+
+/** False for what a server says that has refused; true if no answer came, or one of a server in trouble. */
+function mayHaveArrived(error: unknown): boolean {
+  return !isBackupError(error) || error.retryable || error.code === 'cancelled';
+}
+
+/** False, after a warning, if the manifest may still be there: its segments must then stay. */
+async function removeManifest(deps: LargeObjectDeps, container: string, key: string): Promise<boolean> {
+  try {
+    await removeOne(deps.exchange, container, key, AbortSignal.timeout(cleanUpMs));
+    return true;
+  } catch (error) {
+    deps.log.warn(
+      { container, key, error: messageOf(error) },
+      'the manifest of an upload that failed could not be removed, so its segments stay',
+    );
+    return false;
+  }
 }
 
 /**
@@ -128,7 +166,7 @@ async function removeSegments(
   prefix: string,
   keep: string | null,
 ): Promise<void> {
-  const signal = AbortSignal.timeout(60_000);
+  const signal = AbortSignal.timeout(cleanUpMs);
   const home = segmentContainer(container);
   async function* keys(): AsyncGenerator<string> {
     for await (const key of listedKeys(listSwift(deps.exchange, home, prefix, signal))) {
@@ -173,12 +211,5 @@ function tooManySegments(container: string, key: string, most: number): BackupEr
     most === 0
       ? `object ${key} in container ${container} needs a static large object, and this Swift has none: enable its slo middleware`
       : `object ${key} in container ${container} needs more than the ${most} segments that this Swift allows: raise max_manifest_segments of its slo middleware, or backup_swift_block_size`,
-  );
-}
-
-function unreadable(container: string, key: string): BackupError {
-  return new BackupError(
-    'store-unavailable',
-    `the manifest of object ${key} in container ${container} cannot be read`,
   );
 }

@@ -13,6 +13,7 @@ import { BackupError, cancelledBy, messageOf, throwIfAborted } from '../model/er
 import { createHttp, type HttpOptions, type HttpResponse } from '../openstack/http.ts';
 import { checkedBody, md5Check, md5Of, noCheck, partsCheck, type BodyCheck } from './body-check.ts';
 import { clockFinding, type CheckableStore } from './check-store.ts';
+import { unquoted } from './etag.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import type { ObjectStore } from './object-store.ts';
 import { cutIntoSegments, type Segment } from './segments.ts';
@@ -268,10 +269,6 @@ async function checkOf(
 async function* startingWith(first: Segment, rest: AsyncIterable<Segment>): AsyncGenerator<Segment> {
   yield first;
   yield* rest;
-}
-
-function unquoted(etag: string | null): string {
-  return (etag ?? '').replaceAll('"', '').toLowerCase();
 }
 
 function absentContainer(container: string): BackupError {

@@ -30,8 +30,8 @@ export type Fault = {
 export type FaultProxy = {
   readonly url: string;
   readonly port: number;
-  /** Plans a fault in place of the one before; null: none. */
-  plan(fault: Fault | null): void;
+  /** Plans faults in place of those before; null: none. A request meets the first that it fits and that is not used up. */
+  plan(faults: Fault | readonly Fault[] | null): void;
   /** Requests that a fault has befallen since the last `plan`. */
   readonly fired: number;
   /** Request lines seen since the last `plan`. */
@@ -41,10 +41,12 @@ export type FaultProxy = {
   close(): Promise<void>;
 };
 
+type State = { faults: readonly (Fault & { left: number })[]; fired: number; seen: string[] };
+
 const requestLine = /^(?:GET|HEAD|PUT|POST|DELETE) \S+ HTTP\/1\.1/;
 
 export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
-  const state = { fault: null as Fault | null, fired: 0, seen: [] as string[] };
+  const state: State = { faults: [], fired: 0, seen: [] };
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
     const upstream = connect(targetPort, '127.0.0.1');
@@ -70,8 +72,9 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
   return {
     url: `http://127.0.0.1:${address.port}`,
     port: address.port,
-    plan(fault) {
-      state.fault = fault;
+    plan(faults) {
+      const all = faults === null ? [] : 'act' in faults ? [faults] : faults;
+      state.faults = all.map((fault) => ({ ...fault, left: fault.times ?? 1 }));
       state.fired = 0;
       state.seen = [];
     },
@@ -86,11 +89,7 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
   };
 }
 
-function relay(
-  client: Socket,
-  upstream: Socket,
-  state: { fault: Fault | null; fired: number; seen: string[] },
-): void {
+function relay(client: Socket, upstream: Socket, state: State): void {
   let act: Act | null = null;
   let sent = 0;
   let received = 0;
@@ -151,9 +150,10 @@ function hold(socket: Socket, bytes: number, bytesPerSecond: number): void {
   setTimeout(() => socket.resume(), (bytes / bytesPerSecond) * 1000);
 }
 
-function takeFault(line: string, state: { fault: Fault | null; fired: number }): Act | null {
-  const { fault } = state;
-  if (fault === null || state.fired >= (fault.times ?? 1) || fault.on?.test(line) === false) return null;
+function takeFault(line: string, state: State): Act | null {
+  const fault = state.faults.find(({ left, on }) => left > 0 && on?.test(line) !== false);
+  if (fault === undefined) return null;
+  fault.left -= 1;
   state.fired += 1;
   return fault.act;
 }

@@ -102,6 +102,30 @@ describe('a stream of many parts', () => {
     });
   });
 
+  const finish = /^POST \S+uploadId=/;
+  const forgotten = {
+    act: { do: 'answer', status: 404, body: '<Error><Code>NoSuchUpload</Code></Error>' } as const,
+    on: finish,
+    times: 99,
+  };
+
+  test('is stored though the answer to its last request is lost and the server has forgotten the upload', async () => {
+    const bytes = patternBytes(12 * MiB, 1);
+    faults.plan([{ act: { do: 'truncate', afterBytes: 0 }, on: finish }, forgotten]);
+    await store.putStream(bucket, key, inRecycledPieces(bytes, MiB), options);
+    expect(faults.fired).toBe(2);
+    expect((await collect((await store.get(bucket, key, options)).body)).equals(bytes)).toBe(true);
+  });
+
+  test('is not taken for the earlier object of its key when the server has forgotten the upload', async () => {
+    await store.putStream(bucket, key, inRecycledPieces(patternBytes(12 * MiB, 2), MiB), options);
+    faults.plan(forgotten);
+    await expect(
+      store.putStream(bucket, key, inRecycledPieces(patternBytes(12 * MiB, 1), MiB), options),
+    ).rejects.toMatchObject({ code: 'store-unavailable' });
+    expect(await uploads()).toEqual([]);
+  });
+
   test('leaves no upload behind when its body fails', async () => {
     await expect(store.putStream(bucket, key, failing(), options)).rejects.toThrow('the source broke');
     expect(await uploads()).toEqual([]);

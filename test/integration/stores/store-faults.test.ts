@@ -21,6 +21,8 @@ type Kind = {
   readonly put: RegExp;
   readonly get: RegExp;
   readonly list: RegExp;
+  /** What makes one object of segments or parts. */
+  readonly finish: RegExp;
 };
 
 const kinds: readonly Kind[] = [
@@ -30,6 +32,7 @@ const kinds: readonly Kind[] = [
     put: /^PUT \/v1\/\S+\/volume_/,
     get: /^GET \/v1\/\S+\/volume_[^?]*$/,
     list: /^GET \/v1\/\S+\?format=json/,
+    finish: /^PUT \S+multipart-manifest=put/,
   },
   {
     name: 's3',
@@ -37,6 +40,7 @@ const kinds: readonly Kind[] = [
     put: /^PUT \/\S+\/volume_/,
     get: /^GET \/\S+\/volume_/,
     list: /^GET \/\S+list-type=2/,
+    finish: /^POST \S+uploadId=/,
   },
 ];
 
@@ -243,6 +247,32 @@ describe.each(kinds)('faults between us and $name', (kind) => {
       await putStream();
       expect(proxy.fired).toBe(2);
       expect((await read(direct)).equals(bytes)).toBe(true);
+    });
+
+    test('is stored when the answer to its last request is lost', async () => {
+      proxy.plan({ act: { do: 'truncate', afterBytes: 0 }, on: kind.finish });
+      await putStream();
+      expect(proxy.fired).toBe(1);
+      expect((await read(direct)).equals(bytes)).toBe(true);
+    });
+
+    test('leaves the whole or nothing when all answers to its last request are lost', async () => {
+      proxy.plan({ act: { do: 'truncate', afterBytes: 0 }, on: kind.finish, times: 99 });
+      expect(await codeOf(putStream())).toBe('store-unavailable');
+      expect(proxy.fired).toBe(4);
+      if (kind.name === 's3') expect((await read(direct)).equals(bytes)).toBe(true);
+      else {
+        expect(await listed()).toEqual([]);
+        expect(await listed(`${container}_segments`, swift)).toEqual([]);
+      }
+    });
+
+    test('leaves the earlier object when its last request is refused', async () => {
+      const old = patternBytes(1000, 1);
+      await put(old);
+      proxy.plan({ act: { do: 'answer', status: 403 }, on: kind.finish, times: 99 });
+      expect(await codeOf(putStream())).toBe('store-denied');
+      expect((await read(direct)).equals(old)).toBe(true);
     });
 
     test('leaves neither object nor segments when the server fails for good', async () => {
