@@ -25,11 +25,14 @@ export type S3Tuning = {
   readonly region: string;
   /** Bucket in the path, or in the host name. With an endpoint URL boto3 takes the path. */
   readonly addressing: 'path' | 'virtual-host';
-  /** Bytes of one part of a multipart upload; also what `putStream` holds in memory. At least 5 MiB. */
+  /**
+   * Bytes of one part of a multipart upload; also what `putStream` holds in memory. At least 5 MiB. All parts but the last have
+   * the same size, which some servers demand (Cloudflare R2): 10 000 of 8 MiB hold the hash list of 34 TiB in blocks of 32 KiB.
+   */
   readonly partBytes: number;
 };
 
-export const s3Tuning: S3Tuning = { region: 'us-east-1', addressing: 'path', partBytes: 33_554_432 };
+export const s3Tuning: S3Tuning = { region: 'us-east-1', addressing: 'path', partBytes: 8_388_608 };
 
 /**
  * The policy of the retry wrapper: `backup_s3_retry_max_attempts` does not count the first try, as boto3 takes it. The

@@ -99,7 +99,7 @@ export function createS3Store({
       throwIfAborted(signal);
       requireBucket(bucket);
       requireKey(key);
-      const segments = cutIntoSegments(body, tuning.partBytes, signal);
+      const segments = cutIntoSegments(body, () => tuning.partBytes, signal);
       const first = await segments.next();
       if (first.done === true) throw cancelledBy(signal);
       try {

@@ -29,11 +29,11 @@ export type SwiftStoreOptions = Pick<
 export type SwiftTuning = {
   /** Connecting, or standing still, for longer is a failure. */
   readonly timeoutMs: number;
-  /** Bytes of one segment of a static large object; also what `putStream` holds in memory. */
+  /** Bytes of the first segments of a static large object (segments.ts); also what `putStream` holds in memory. */
   readonly segmentBytes: number;
 };
 
-export const swiftTuning: SwiftTuning = { timeoutMs: 60_000, segmentBytes: 33_554_432 };
+export const swiftTuning: SwiftTuning = { timeoutMs: 60_000, segmentBytes: 8_388_608 };
 
 /** `[service_user]`, used if `backup_swift_service_auth` is true; undefined if that section sends no token. */
 export type ServiceUser = KeystoneCredentials | undefined;

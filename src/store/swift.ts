@@ -16,7 +16,7 @@ import { clockFinding, type CheckableStore } from './check-store.ts';
 import { unquoted } from './etag.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import type { ObjectStore } from './object-store.ts';
-import { cutIntoSegments, type Segment } from './segments.ts';
+import { cutIntoSegments, growingSegments, type Segment } from './segments.ts';
 import { createSwiftAccess } from './swift-access.ts';
 import { createCapabilities } from './swift-capabilities.ts';
 import { createSwiftExchange } from './swift-exchange.ts';
@@ -149,7 +149,7 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
       throwIfAborted(signal);
       requireSwiftContainer(container);
       requireKey(key);
-      const segments = cutIntoSegments(body, tuning.segmentBytes, signal);
+      const segments = cutIntoSegments(body, growingSegments(tuning.segmentBytes), signal);
       const first = await segments.next();
       if (first.done === true) throw cancelledBy(signal);
       try {
