@@ -1,7 +1,10 @@
 /** The bytes of an object on their way: MD5 before a put, checks and continuation during a get. */
 import { createHash, type Hash } from 'node:crypto';
 import { setImmediate as nextTurn } from 'node:timers/promises';
+import { jitteredBackoffMs, type RetryPolicy } from '../async/backoff.ts';
+import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
+import { pause } from './retry-call.ts';
 
 const hashSliceBytes = 1_048_576;
 
@@ -123,16 +126,27 @@ export type CheckedSource = {
   readonly first: AsyncIterable<Buffer>;
   /** Opens the same version of the object again, from `offset` on. */
   reopen(offset: number): Promise<AsyncIterable<Buffer>>;
+  /** Its waits come between cuts; its number of attempts does not count. */
+  readonly retryPolicy: RetryPolicy;
+  readonly log: Logger;
+  /** Ends a wait. */
+  readonly signal: AbortSignal;
 };
+
+/** A connection that brought so much was no failure: a server that gives up on a slow reader has filled its buffers before. */
+const worthwhileBytes = 1_048_576;
 
 /**
  * The body of an object, checked. A connection that is cut (the server gave up on a slow reader, say) is continued where
- * it ended, as long as each connection brings something; else its `store-unavailable` goes on to the caller.
+ * it ended, as long as each connection brings something; else its `store-unavailable` goes on to the caller. The waits before
+ * that grow while connections bring little. The first cut of a body is logged.
  * Throws `corrupt` after the last byte if length or MD5 are wrong: nobody may trust the bytes before the loop has ended.
  */
 export async function* checkedBody(source: CheckedSource): AsyncGenerator<Buffer> {
   let offset = 0;
   let body = source.first;
+  let isTold = false;
+  let failures = 0;
   for (let openedAt = 0; ; openedAt = offset) {
     try {
       for await (const piece of body) {
@@ -145,7 +159,14 @@ export async function* checkedBody(source: CheckedSource): AsyncGenerator<Buffer
     } catch (error) {
       const cut = isBackupError(error, 'store-unavailable') && offset > openedAt;
       if (!cut || offset >= source.sizeBytes) throw error;
+      failures = offset - openedAt < worthwhileBytes ? failures + 1 : 1;
+      if (!isTold) {
+        const { what, sizeBytes } = source;
+        source.log.warn({ what, offset, sizeBytes, reason: error.message }, 'a body was cut, going on');
+        isTold = true;
+      }
     }
+    await pause(jitteredBackoffMs(source.retryPolicy, failures), source.signal);
     body = await source.reopen(offset);
   }
   const problem =

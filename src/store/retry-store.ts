@@ -9,12 +9,12 @@
  * | list | also after names have been delivered, if the new listing begins with the same names |
  * | putStream | never: its body is consumed |
  */
-import { setTimeout as sleep } from 'node:timers/promises';
 import { crc32 } from 'node:zlib';
-import { jitteredBackoffMs, retry, type RetryPolicy } from '../async/backoff.ts';
+import { jitteredBackoffMs, type RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
-import { BackupError, cancelledBy, isBackupError, messageOf, throwIfAborted } from '../model/errors.ts';
+import { BackupError, messageOf, throwIfAborted } from '../model/errors.ts';
 import type { ObjectStore, StoredObject } from './object-store.ts';
+import { isRetryable, pause, retryCall } from './retry-call.ts';
 
 export type RetryStoreOptions = { readonly policy: RetryPolicy; readonly log: Logger };
 
@@ -29,19 +29,8 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
     );
   };
 
-  const again = async <T>(call: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> => {
-    throwIfAborted(signal);
-    try {
-      return await retry(policy, work, {
-        isRetryable,
-        onRetry: (error, attempt, delayMs) => tell(call, error, attempt, delayMs),
-        signal,
-      });
-    } catch (error) {
-      if (signal.aborted && !isBackupError(error)) throw cancelledBy(signal);
-      throw error;
-    }
-  };
+  const again = async <T>(call: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> =>
+    await retryCall(policy, signal, work, (error, attempt, delayMs) => tell(call, error, attempt, delayMs));
 
   /** Waits before another try of a stream, or throws `error` if there is none. `failures` are those without progress. */
   const waitOrGiveUp = async (
@@ -54,11 +43,7 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
     throwIfAborted(signal);
     const delayMs = jitteredBackoffMs(policy, failures);
     tell(call, error, failures, delayMs);
-    try {
-      await sleep(delayMs, undefined, { signal });
-    } catch {
-      throw cancelledBy(signal);
-    }
+    await pause(delayMs, signal);
   };
 
   type Opened = Awaited<ReturnType<ObjectStore['get']>>;
@@ -175,10 +160,6 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
       again('removeContainer', signal, () => store.removeContainer(container, signal)),
     close: () => store.close(),
   };
-}
-
-function isRetryable(error: unknown): boolean {
-  return isBackupError(error) && error.retryable;
 }
 
 function changedListing(container: string): BackupError {

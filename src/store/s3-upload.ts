@@ -9,12 +9,13 @@ import {
   type CompletedPart,
 } from '@aws-sdk/client-s3';
 import { createHash } from 'node:crypto';
-import { retry, type RetryPolicy } from '../async/backoff.ts';
+import type { RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
 import { digestInTurns } from './body-check.ts';
 import { unquoted } from './etag.ts';
 import type { PutOptions } from './object-store.ts';
+import { retryCall } from './retry-call.ts';
 import type { S3Connection } from './s3-client.ts';
 import type { Segment } from './segments.ts';
 
@@ -92,11 +93,7 @@ export async function putParts(
   signal: AbortSignal,
 ): Promise<void> {
   const { connection } = deps;
-  const patiently = <T>(work: () => Promise<T>) =>
-    retry(deps.retryPolicy, work, {
-      isRetryable: (error) => isBackupError(error) && error.retryable,
-      signal,
-    });
+  const patiently = <T>(work: () => Promise<T>) => retryCall(deps.retryPolicy, signal, work);
   const created = await patiently(() =>
     connection.run({ action: 'CreateMultipartUpload', bucket, key }, signal, (client) =>
       client.send(

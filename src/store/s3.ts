@@ -135,6 +135,9 @@ export function createS3Store({
           const from = output.ETag === undefined ? { offset } : { offset, etag: output.ETag };
           return bytesOf(await open(bucket, key, signal, from));
         },
+        retryPolicy,
+        log,
+        signal,
       });
       return { sizeBytes, body };
     },

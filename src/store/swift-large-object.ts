@@ -4,13 +4,14 @@
  * The manifest comes last, so a reader sees the whole or nothing.
  */
 import { randomUUID } from 'node:crypto';
-import { retry, type RetryPolicy } from '../async/backoff.ts';
+import type { RetryPolicy } from '../async/backoff.ts';
 import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
 import type { Logger } from '../log.ts';
 import type { Segment } from './segments.ts';
 import type { SwiftCapabilities } from './swift-capabilities.ts';
 import type { SwiftExchange } from './swift-exchange.ts';
 import { listedKeys } from './listed-keys.ts';
+import { retryCall } from './retry-call.ts';
 import { listSwift } from './swift-listing.ts';
 import { removeMany, removeOne } from './swift-removal.ts';
 
@@ -58,8 +59,7 @@ export async function putLargeObject(
   const home = segmentContainer(container);
   const upload = `${segmentPrefix(key)}${randomUUID()}/`;
   const entries: ManifestEntry[] = [];
-  const patiently = <T>(work: () => Promise<T>) =>
-    retry(deps.retryPolicy, work, { isRetryable: isRetryable, signal });
+  const patiently = <T>(work: () => Promise<T>) => retryCall(deps.retryPolicy, signal, work);
   let placing = false;
   try {
     const { manifestSegments } = await patiently(() => deps.capabilities(signal));
@@ -199,10 +199,6 @@ export async function removeSegmentsUnder(
     listedKeys(listSwift(exchange, home, prefix, signal)),
     signal,
   );
-}
-
-function isRetryable(error: unknown): boolean {
-  return isBackupError(error) && error.retryable;
 }
 
 function tooManySegments(container: string, key: string, most: number): BackupError {

@@ -190,6 +190,9 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
         check,
         first: answer.body,
         reopen: (offset) => readFrom(container, key, offset, answer.header('etag') ?? '*', signal),
+        retryPolicy,
+        log,
+        signal,
       });
       return { sizeBytes, body };
     },

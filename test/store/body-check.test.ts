@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import * as fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { createLogger } from '../../src/log.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import {
   checkedBody,
@@ -86,12 +87,21 @@ async function* pieces(from: number, to: number, failure?: BackupError): AsyncGe
     yield await Promise.resolve(bytes.subarray(at, Math.min(to, at + 1000)));
   if (failure !== undefined) throw failure;
 }
+const lines: string[] = [];
+const patience = {
+  retryPolicy: { attempts: 1, firstDelayMs: 10, maxDelayMs: 40 },
+  log: createLogger({ level: 'warn', destination: { write: (line: string) => void lines.push(line) } }),
+  signal: live,
+};
 const open = (
   first: AsyncIterable<Buffer>,
   reopen: (offset: number) => AsyncIterable<Buffer>,
   check = md5Check(md5(bytes)),
+  changes: Partial<typeof patience> = {},
 ) =>
   checkedBody({
+    ...patience,
+    ...changes,
     what: 'object x',
     sizeBytes: bytes.length,
     check,
@@ -99,7 +109,9 @@ const open = (
     reopen: async (at) => await Promise.resolve(reopen(at)),
   });
 
-const reopen = () => Promise.reject(new Error('there is nothing to continue'));
+const reopen = () => {
+  throw new Error('there is nothing to continue');
+};
 
 describe('a checked body', () => {
   test('is continued at the byte where it was cut, as often as something came', async () => {
@@ -110,6 +122,32 @@ describe('a checked body', () => {
     });
     expect((await collect(body)).equals(bytes)).toBe(true);
     expect(offsets).toEqual([2500, 5000, 7500]);
+  });
+
+  test('that brings little each time is continued after waits that grow, with one warning', async () => {
+    lines.length = 0;
+    const body = open(pieces(0, 1000, cut()), (offset) =>
+      pieces(offset, offset + 1000, offset < 5000 ? cut() : undefined),
+    );
+    const short = async () => {
+      for await (const piece of body) expect(piece).toHaveLength(1000);
+    };
+    const started = performance.now();
+    await expect(short()).rejects.toMatchObject({ code: 'corrupt' });
+    // Half of 10, 20, 40, 40 and 40 ms at least.
+    expect(performance.now() - started).toBeGreaterThan(74);
+    expect(lines).toHaveLength(1);
+  });
+
+  test('whose signal aborts in such a wait is cancelled', async () => {
+    const controller = new AbortController();
+    const changes = {
+      retryPolicy: { attempts: 1, firstDelayMs: 3_600_000, maxDelayMs: 3_600_000 },
+      signal: controller.signal,
+    };
+    const body = open(pieces(0, 1000, cut()), reopen, noCheck, changes);
+    setTimeout(() => controller.abort(new Error('enough')), 20);
+    await expect(collect(body)).rejects.toMatchObject({ code: 'cancelled' });
   });
 
   test('that brings nothing more goes on to the caller as unavailable', async () => {
@@ -134,11 +172,12 @@ describe('a checked body', () => {
     [9000, 'more'],
   ])('of 10000 bytes where %i were announced is corrupt for having %s', async (sizeBytes, word) => {
     const body = checkedBody({
+      ...patience,
       what: 'object x',
       sizeBytes,
       check: noCheck,
       first: pieces(0, 10_000),
-      reopen,
+      reopen: async () => await Promise.resolve(reopen()),
     });
     await expect(collect(body)).rejects.toMatchObject({
       code: 'corrupt',
