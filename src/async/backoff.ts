@@ -13,9 +13,13 @@ export function backoffMs(policy: RetryPolicy, attempt: number): number {
   return Math.min(policy.maxDelayMs, policy.firstDelayMs * 2 ** (attempt - 1));
 }
 
-/** The wait before try `attempt`, in whole ms: between half of `backoffMs` and all of it. */
-export function jitteredBackoffMs(policy: RetryPolicy, attempt: number): number {
-  return Math.round(backoffMs(policy, attempt) * (0.5 + Math.random() / 2));
+/**
+ * The wait before try `attempt`, in whole ms: between half of `backoffMs` and all of it, or `askedMs`, what the other side asked
+ * for, if that is longer. No longer than the policy's longest.
+ */
+export function jitteredBackoffMs(policy: RetryPolicy, attempt: number, askedMs = 0): number {
+  const own = backoffMs(policy, attempt) * (0.5 + Math.random() / 2);
+  return Math.round(Math.max(own, Math.min(askedMs, policy.maxDelayMs)));
 }
 
 /**
@@ -27,6 +31,8 @@ export async function retry<T>(
   work: (attempt: number) => Promise<T>,
   options: {
     readonly isRetryable: (error: unknown) => boolean;
+    /** The wait that an error asks for; 0 if none. */
+    readonly askedMs?: (error: unknown) => number;
     readonly onRetry?: (error: unknown, attempt: number, delayMs: number) => void;
     readonly signal?: AbortSignal | undefined;
   },
@@ -37,7 +43,7 @@ export async function retry<T>(
       return await work(attempt);
     } catch (error) {
       if (attempt >= policy.attempts || !options.isRetryable(error)) throw error;
-      const delayMs = jitteredBackoffMs(policy, attempt);
+      const delayMs = jitteredBackoffMs(policy, attempt, options.askedMs?.(error));
       options.onRetry?.(error, attempt, delayMs);
       await sleep(delayMs, undefined, options.signal === undefined ? {} : { signal: options.signal });
     }

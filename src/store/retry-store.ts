@@ -1,5 +1,5 @@
 /**
- * Tries again what a store says may succeed later (`retryable`), with growing waits. The only retry on the path to a store.
+ * Tries again what a store says may succeed later (`retryable`), with growing waits, or those that it asks for. The only retry on the path to a store.
  *
  * | call | tried again |
  * |---|---|
@@ -14,7 +14,7 @@ import { jitteredBackoffMs, type RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, messageOf, throwIfAborted } from '../model/errors.ts';
 import type { ObjectStore, StoredObject } from './object-store.ts';
-import { isRetryable, pause, retryCall } from './retry-call.ts';
+import { askedMs, isRetryable, pause, retryCall } from './retry-call.ts';
 
 export type RetryStoreOptions = { readonly policy: RetryPolicy; readonly log: Logger };
 
@@ -41,7 +41,7 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
   ): Promise<void> => {
     if (!isRetryable(error) || failures >= policy.attempts) throw error;
     throwIfAborted(signal);
-    const delayMs = jitteredBackoffMs(policy, failures);
+    const delayMs = jitteredBackoffMs(policy, failures, askedMs(error));
     tell(call, error, failures, delayMs);
     await pause(delayMs, signal);
   };

@@ -1,6 +1,7 @@
 /** Errors of S3 servers as our errors. The codes are those of AWS, Ceph's radosgw, Swift's s3api and MinIO. */
 import { S3ServiceException } from '@aws-sdk/client-s3';
 import { BackupError, cancelledBy, isBackupError, messageOf, type ErrorCode } from '../model/errors.ts';
+import { retryAfterDetails } from './retry-call.ts';
 
 export type S3Target = {
   /** What was tried, as S3 calls it: `PutObject`. */
@@ -95,14 +96,14 @@ function translate(
   name: string,
   status: number,
   message: string,
-  cause: unknown,
+  cause: S3ServiceException | undefined,
 ): BackupError {
   const what = describe(target);
   const answer = message.slice(0, 300);
   const make = (code: ErrorCode, sentence: string) =>
     new BackupError(code, `${sentence} (${status} ${name})`, {
       cause,
-      details: { status, s3Code: name, answer },
+      details: { status, s3Code: name, answer, ...retryAfterDetails(cause?.$response?.headers['retry-after']) },
     });
   const known = Object.hasOwn(meanings, name) ? meanings[name] : undefined;
   if (known !== undefined) return make(known.code, known.sentence(what));

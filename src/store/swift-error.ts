@@ -1,6 +1,7 @@
 /** Statuses of Swift as our errors. */
 import { BackupError, type ErrorCode } from '../model/errors.ts';
 import type { HttpResponse } from '../openstack/http.ts';
+import { retryAfterDetails } from './retry-call.ts';
 
 export type SwiftTarget = {
   readonly method: string;
@@ -24,11 +25,10 @@ export function translateSwiftStatus(
   retryAfter: string | null = null,
 ): BackupError {
   const what = describe(target);
-  const retryAfterSeconds = retryAfter === null ? Number.NaN : Number(retryAfter);
   const details = {
     status,
     answer: text.slice(0, 300),
-    ...(Number.isFinite(retryAfterSeconds) ? { retryAfterMs: retryAfterSeconds * 1000 } : {}),
+    ...retryAfterDetails(retryAfter),
   };
   const make = (code: ErrorCode, sentence: string) => new BackupError(code, sentence, { details });
 

@@ -22,6 +22,24 @@ describe('the wait', () => {
   });
 });
 
+describe('the wait that the other side asks for', () => {
+  it('is kept where it is longer, up to the longest of the policy', () => {
+    expect(jitteredBackoffMs(policy, 1, 300)).toBe(300);
+    expect(jitteredBackoffMs(policy, 1, 60_000)).toBe(350);
+    expect(jitteredBackoffMs(policy, 3, 1)).toBeGreaterThanOrEqual(175);
+  });
+
+  it('is taken from the error of the try', async () => {
+    const waits: number[] = [];
+    await retry({ attempts: 3, firstDelayMs: 1, maxDelayMs: 40 }, failing, {
+      isRetryable: always,
+      askedMs: () => 30,
+      onRetry: (_, __, delayMs) => waits.push(delayMs),
+    }).catch(() => undefined);
+    expect(waits).toEqual([30, 30]);
+  });
+});
+
 describe('retry', () => {
   it('returns what the first success returns, and tells each try its number', async () => {
     const seen: number[] = [];

@@ -16,6 +16,9 @@ const { signal } = new AbortController();
 const options = { signal };
 const MiB = 1024 * 1024;
 
+const slowDown = () =>
+  new BackupError('store-unavailable', 'slow down', { details: { retryAfterMs: 60_000 } });
+
 objectStoreContract('retry over memory', () =>
   Promise.resolve({
     store: createRetryStore(createMemoryStore(), { policy, log }),
@@ -72,6 +75,17 @@ describe('retry store', () => {
     expect([faulty.calls.get('put'), faulty.calls.get('flush'), faulty.calls.get('remove')]).toEqual([
       1, 1, 1,
     ]);
+  });
+
+  test('waits as long as the store asks for, before calls and in the middle of bodies', async () => {
+    const lines: string[] = [];
+    const told = createLogger({ level: 'warn', destination: { write: (line) => void lines.push(line) } });
+    const patient = createRetryStore(faulty, { policy: { ...policy, maxDelayMs: 30 }, log: told });
+    failing('put', { times: 1, error: slowDown });
+    failing('getPiece', { at: 3, times: 1, error: slowDown });
+    await patient.put('c', 'k', bytes, options);
+    expect((await collect((await patient.get('c', 'k', options)).body)).equals(bytes)).toBe(true);
+    expect(lines.map((line) => /"delayMs":(\d+)/.exec(line)?.[1])).toEqual(['30', '30']);
   });
 
   test('never repeats putStream', async () => {

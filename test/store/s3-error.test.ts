@@ -37,6 +37,14 @@ describe('an error of S3', () => {
     expect(error.details).toMatchObject({ status, s3Code: name });
   });
 
+  test('tells how long the server asks to wait', () => {
+    const slow = Object.assign(exception('SlowDown', 503), {
+      $response: { statusCode: 503, headers: { 'retry-after': '7' } },
+    });
+    expect(s3Error(target, slow, live).details).toMatchObject({ retryAfterMs: 7000 });
+    expect(s3Error(target, exception('SlowDown', 503), live).details).not.toHaveProperty('retryAfterMs');
+  });
+
   test('after an abort is cancelled, and one of ours goes through', () => {
     const aborted = AbortSignal.abort(new Error('enough'));
     expect(s3Error(target, exception('SlowDown', 503), aborted).code).toBe('cancelled');
