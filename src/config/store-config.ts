@@ -141,9 +141,10 @@ function readSwift(settings: Settings, driverClass: string): SwiftConfig {
     need('backup_swift_user', 'backup_swift_auth is single_user');
     need('backup_swift_key', 'backup_swift_auth is single_user');
   }
-  const version = { '1': 1, '1.0': 1, '2': 2, '2.0': 2, '3': 3 }[options.backup_swift_auth_version];
+  const version = { '1': 1, '1.0': 1, '2': 2, '2.0': 2, '3': 3, '3.0': 3 }[options.backup_swift_auth_version];
   if (version === undefined) settings.reject('DEFAULT', 'backup_swift_auth_version', 'it must be 1, 2 or 3');
   const authVersion = version === 2 ? 2 : version === 3 ? 3 : 1;
+  const { tenant, user } = tenantAndUser(authVersion, options.backup_swift_tenant, options.backup_swift_user);
   return {
     ...readChunked(
       settings,
@@ -160,12 +161,10 @@ function readSwift(settings: Settings, driverClass: string): SwiftConfig {
     authUrl: options.backup_swift_auth_url,
     keystoneCatalogInfo: parseCatalogInfo(settings, 'keystone_catalog_info', options.keystone_catalog_info),
     authVersion,
-    user: options.backup_swift_user,
+    user,
     key: options.backup_swift_key,
     project:
-      authVersion === 3
-        ? (options.backup_swift_project ?? options.backup_swift_tenant)
-        : (options.backup_swift_tenant ?? options.backup_swift_project),
+      authVersion === 3 ? (options.backup_swift_project ?? tenant) : (tenant ?? options.backup_swift_project),
     userDomainName: options.backup_swift_user_domain,
     projectDomainName: options.backup_swift_project_domain,
     regionName: options.backup_swift_region_name,
@@ -176,6 +175,17 @@ function readSwift(settings: Settings, driverClass: string): SwiftConfig {
     insecure: options.backup_swift_auth_insecure,
     serviceAuth: options.backup_swift_service_auth,
   };
+}
+
+/** Where no tenant is set, `tenant:user` names both for Keystone (swiftclient/client.py get_auth); TempAuth has it as the user. */
+function tenantAndUser(
+  authVersion: SwiftConfig['authVersion'],
+  tenant: string | undefined,
+  user: string | undefined,
+): { readonly tenant: string | undefined; readonly user: string | undefined } {
+  if (tenant !== undefined || authVersion === 1) return { tenant, user };
+  const both = /^([^:]+):([^:]+)$/.exec(user ?? '');
+  return both === null ? { tenant, user } : { tenant: both[1], user: both[2] };
 }
 
 function parseCatalogInfo(settings: Settings, option: string, value: string): CatalogInfo {
@@ -199,11 +209,9 @@ function readS3(settings: Settings, driverClass: string): S3Config {
     backup_s3_sse_customer_key: sseCustomerKey,
     backup_s3_sse_customer_algorithm: sseCustomerAlgorithm,
   } = options;
-  if ((sseCustomerKey === undefined) !== (sseCustomerAlgorithm === undefined)) {
-    settings.reject(
-      'DEFAULT',
-      'backup_s3_sse_customer_key',
-      'set it together with backup_s3_sse_customer_algorithm, or neither',
+  if (!sseCustomerKey !== !sseCustomerAlgorithm) {
+    settings.warnings.push(
+      '[DEFAULT] backup_s3_sse_customer_algorithm and backup_s3_sse_customer_key must both be set: as with cinder-backup, objects are not encrypted',
     );
   }
   return {

@@ -51,7 +51,8 @@ export const s3Options = {
   backup_s3_timeout: number({ default: 60 }),
   backup_s3_max_pool_connections: integer({ default: 10 }),
   backup_s3_retry_max_attempts: integer({ default: 4 }),
-  backup_s3_retry_mode: text({ default: 'legacy' }),
+  // Read so that what boto3 refuses is refused; the waits are the same in all of them (store/s3-options.ts).
+  backup_s3_retry_mode: choice(['legacy', 'standard', 'adaptive'], { default: 'legacy' }),
   backup_s3_verify_ssl: flag({ default: true }),
   backup_s3_ca_cert_file: text(),
   backup_s3_md5_validation: flag({ default: true }),

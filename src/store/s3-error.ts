@@ -103,7 +103,12 @@ function translate(
   const make = (code: ErrorCode, sentence: string) =>
     new BackupError(code, `${sentence} (${status} ${name})`, {
       cause,
-      details: { status, s3Code: name, answer, ...retryAfterDetails(cause?.$response?.headers['retry-after']) },
+      details: {
+        status,
+        s3Code: name,
+        answer,
+        ...retryAfterDetails(cause?.$response?.headers['retry-after']),
+      },
     });
   const known = Object.hasOwn(meanings, name) ? meanings[name] : undefined;
   if (known !== undefined) return make(known.code, known.sentence(what));

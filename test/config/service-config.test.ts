@@ -168,6 +168,37 @@ test('a time-out of S3 is whole milliseconds, however it is written', () => {
   expect(config.store).toMatchObject({ timeoutMs: 16_100 });
 });
 
+test('the retry mode of S3 is one of those of boto3', () => {
+  expect(errorsOf(s3, '[DEFAULT]\nbackup_s3_retry_mode = adaptive\n')).toEqual([]);
+  expect(errorsOf(s3, '[DEFAULT]\nbackup_s3_retry_mode = eager\n').join()).toContain('legacy');
+});
+
+test.each(['backup_s3_sse_customer_key = k', 'backup_s3_sse_customer_algorithm = AES256'])(
+  '%s alone is warned of, as Cinder does',
+  (line) => {
+    const { warnings } = load(s3, `[DEFAULT]\n${line}\n`);
+    expect(warnings).toEqual([expect.stringContaining('must both be set')]);
+  },
+);
+
+test.each([
+  ['1.0', '', { authVersion: 1, user: 'demo:cinder', project: undefined }],
+  ['2.0', '', { authVersion: 2, user: 'cinder', project: 'demo' }],
+  ['3.0', '', { authVersion: 3, user: 'cinder', project: 'demo' }],
+  ['3', 'backup_swift_project = service', { authVersion: 3, user: 'cinder', project: 'service' }],
+  ['3', 'backup_swift_tenant = service', { authVersion: 3, user: 'demo:cinder', project: 'service' }],
+])('backup_swift_auth_version %s reads demo:cinder as swiftclient does (%s)', (version, more, expected) => {
+  const lines = `[DEFAULT]
+backup_swift_auth = single_user
+backup_swift_auth_version = ${version}
+backup_swift_user = demo:cinder
+backup_swift_key = k
+${more}
+`;
+  const { config } = load(base.replace('posix.PosixBackupDriver', 'swift.SwiftBackupDriver'), lines);
+  expect(config.store).toMatchObject(expected);
+});
+
 test('an object size that is no multiple of the block size is refused with one that is', () => {
   expect(errorsOf(base, '[DEFAULT]\nbackup_file_size = 100000\n').join()).toContain('for example 98304');
 });
