@@ -2,7 +2,7 @@
 import type { NamingKind } from '../layout/names.ts';
 import type { Logger } from '../log.ts';
 import { checkStore, type StoreCheck } from '../store/check-store.ts';
-import { createLimitStore } from '../store/limit-store.ts';
+import { createLimitStore, createStoreLimits } from '../store/limit-store.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { createPosixStore } from '../store/posix-store.ts';
 import { createRetryStore } from '../store/retry-store.ts';
@@ -25,7 +25,10 @@ const posixRetries = { attempts: 5, firstDelayMs: 100, maxDelayMs: 5000 };
 /** The store of a directory. */
 export function openPosixStore(directory: string, log: Logger): OpenedStore {
   const posix = createPosixStore({ directory, log });
-  const store = createRetryStore(createLimitStore(posix, posixLimits), { policy: posixRetries, log });
+  const store = createRetryStore(createLimitStore(posix, createStoreLimits(posixLimits)), {
+    policy: posixRetries,
+    log,
+  });
   return {
     store,
     naming: 'posix',

@@ -1,14 +1,15 @@
 /** The store that a configuration names. Loads the clients of the cloud stores: import it only where one may be needed. */
 import type { KeystoneCredentials } from '../config/keystone-config.ts';
-import type { StoreConfig } from '../config/store-config.ts';
+import type { StoreConfig, SwiftConfig } from '../config/store-config.ts';
 import type { Logger } from '../log.ts';
 import { checkStore, type CheckableStore } from '../store/check-store.ts';
-import { createLimitStore } from '../store/limit-store.ts';
+import { createLimitStore, createStoreLimits, type StoreLimits } from '../store/limit-store.ts';
 import { createRetryStore } from '../store/retry-store.ts';
 import { createS3Store } from '../store/s3.ts';
 import { s3RetryPolicy, s3Tuning } from '../store/s3-options.ts';
 import { openPosixStore, type OpenedStore } from './open-posix-store.ts';
 import { createSwiftStore } from '../store/swift.ts';
+import { openSwiftConnections, type SwiftConnections } from '../store/swift-connections.ts';
 import { swiftRetryPolicy, swiftTuning, type SwiftCaller } from '../store/swift-options.ts';
 
 export type StoreDeps = {
@@ -18,9 +19,24 @@ export type StoreDeps = {
   /** What S3 requests are signed for: AWS_DEFAULT_REGION, as boto3 has it. */
   readonly region: string | undefined;
   readonly log: Logger;
+  /** What the Swift stores of all callers use together; absent for a store that serves all. */
+  readonly shared?: SharedSwift;
 };
 
+export type SharedSwift = { readonly connections: SwiftConnections; readonly limits: StoreLimits };
+
 const swiftLimits = { puts: 16, gets: 16 };
+
+/** Opens no connection yet. The caller closes the connections. */
+export function openSharedSwift(
+  config: SwiftConfig,
+  serviceUser: KeystoneCredentials | undefined,
+): SharedSwift {
+  return {
+    connections: openSwiftConnections(config, serviceUser, swiftTuning, now),
+    limits: createStoreLimits(swiftLimits),
+  };
+}
 
 /** Opens no connection yet. Throws `config-invalid`, and `store-denied` for per_user without a token. */
 export function openStore(config: StoreConfig, deps: StoreDeps): OpenedStore {
@@ -33,13 +49,15 @@ export function openStore(config: StoreConfig, deps: StoreDeps): OpenedStore {
       const swift = createSwiftStore({
         options: config,
         serviceUser: deps.serviceUser,
+        shared: deps.shared?.connections,
         tuning: swiftTuning,
         caller: deps.caller,
         retryPolicy: policy,
         now,
         log,
       });
-      const store = createRetryStore(createLimitStore(swift, swiftLimits), { policy, log });
+      const limits = deps.shared?.limits ?? createStoreLimits(swiftLimits);
+      const store = createRetryStore(createLimitStore(swift, limits), { policy, log });
       return {
         store,
         naming: 'swift',
@@ -52,7 +70,8 @@ export function openStore(config: StoreConfig, deps: StoreDeps): OpenedStore {
       const policy = s3RetryPolicy(config);
       const tuning = deps.region === undefined ? s3Tuning : { ...s3Tuning, region: deps.region };
       const s3 = createS3Store({ options: config, tuning, retryPolicy: policy, now, log });
-      const limits = { puts: config.maxPoolConnections, gets: config.maxPoolConnections };
+      const most = config.maxPoolConnections;
+      const limits = createStoreLimits({ puts: most, gets: most });
       const store = createRetryStore(createLimitStore(s3, limits), { policy, log });
       return {
         store,

@@ -4,31 +4,25 @@
  * list in a comparison) while its reader waits for a put, and must not keep others from reading. `putStream` holds none: its
  * body may itself wait for gets, and there is one for each running backup.
  */
-import { createBudget, withLimit } from '../async/limit.ts';
+import { createBudget, withLimit, type Budget } from '../async/limit.ts';
 import { cancelledBy, isBackupError } from '../model/errors.ts';
 import type { ObjectStore } from './object-store.ts';
 
-export type LimitStoreOptions = {
+/** What stores of one service share. */
+export type StoreLimits = {
   /** Calls of `put` at once. */
-  readonly puts: number;
+  readonly puts: Budget;
   /** Pieces of `get`, and calls of `getInto`, at once. */
-  readonly gets: number;
+  readonly gets: Budget;
 };
 
+/** Limits of so many calls. */
+export function createStoreLimits(most: { readonly puts: number; readonly gets: number }): StoreLimits {
+  return { puts: createBudget(most.puts), gets: createBudget(most.gets) };
+}
+
 /** Wraps `store`. A wait for a slot ends as `cancelled` when the call's signal aborts. */
-export function createLimitStore(store: ObjectStore, options: LimitStoreOptions): ObjectStore {
-  const puts = createBudget(options.puts);
-  const gets = createBudget(options.gets);
-
-  const limited = async <T>(budget: typeof puts, signal: AbortSignal, work: () => Promise<T>): Promise<T> => {
-    try {
-      return await withLimit(budget, work, signal);
-    } catch (error) {
-      if (signal.aborted && !isBackupError(error)) throw cancelledBy(signal);
-      throw error;
-    }
-  };
-
+export function createLimitStore(store: ObjectStore, { puts, gets }: StoreLimits): ObjectStore {
   async function* limitedBody(body: AsyncIterable<Buffer>, signal: AbortSignal): AsyncGenerator<Buffer> {
     const pieces = body[Symbol.asyncIterator]();
     let ended = false;
@@ -80,4 +74,13 @@ export function createLimitStore(store: ObjectStore, options: LimitStoreOptions)
     removeContainer: (container, signal) => store.removeContainer(container, signal),
     close: () => store.close(),
   };
+}
+
+async function limited<T>(budget: Budget, signal: AbortSignal, work: () => Promise<T>): Promise<T> {
+  try {
+    return await withLimit(budget, work, signal);
+  } catch (error) {
+    if (signal.aborted && !isBackupError(error)) throw cancelledBy(signal);
+    throw error;
+  }
 }

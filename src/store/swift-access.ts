@@ -10,7 +10,7 @@ import {
   type Token,
   type TokenSource,
 } from '../openstack/token-source.ts';
-import type { ServiceUser, SwiftCaller, SwiftStoreOptions } from './swift-options.ts';
+import type { SwiftCaller, SwiftStoreOptions } from './swift-options.ts';
 
 /** One answer of `SwiftAccess.current`: good for requests until Swift says 401. */
 export type SwiftGrant = {
@@ -28,8 +28,8 @@ export type SwiftAccess = {
 export type AccessDeps = {
   /** Reaches Swift and its Keystone. */
   readonly http: Http;
-  /** `[service_user]`, and what reaches its Keystone; null if no service token is sent. */
-  readonly service: { readonly user: NonNullable<ServiceUser>; readonly http: Http } | null;
+  /** The token of `[service_user]`; null if none is sent. */
+  readonly service: TokenSource | null;
   readonly now: () => number;
 };
 
@@ -46,7 +46,7 @@ export function createSwiftAccess(
   const tokens = single
     ? createTokenSource(singleUserLogIn(options, caller, deps), deps.now)
     : createFixedToken(callerToken(caller));
-  const service = createServiceTokens(deps);
+  const { service } = deps;
   const fixedUrl = single ? null : callerStorageUrl(options, requireCaller(caller));
 
   return {
@@ -66,11 +66,6 @@ export function createSwiftAccess(
       };
     },
   };
-}
-
-function createServiceTokens({ service, now }: AccessDeps): TokenSource | null {
-  if (service === null) return null;
-  return createTokenSource(keystoneV3(service.http, service.user.authUrl, service.user.identity), now);
 }
 
 function singleUserLogIn(

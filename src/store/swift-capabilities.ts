@@ -1,5 +1,6 @@
 /** What a Swift cluster says it can do: `GET /info`, asked for once when it is first needed. */
 import { z } from 'zod';
+import type { HttpResponse } from '../openstack/http.ts';
 import { swiftError } from './swift-error.ts';
 import type { SwiftExchange } from './swift-exchange.ts';
 
@@ -34,14 +35,17 @@ export function createCapabilities(
   return async (signal) => {
     if (known !== undefined) return known;
     const answer = await exchange.getRoot('/info', signal);
-    if (answer.status === 200) known = parseInfo(await answer.text(1_048_576));
-    else {
-      const error = await swiftError({ method: 'GET', path: '/info' }, answer);
-      if (error.retryable) throw error;
-      known = untold;
-    }
+    known = await readInfo(answer);
     return known;
   };
+}
+
+/** What an answer to `/info` tells. Throws `store-unavailable` for one of a server in trouble. */
+export async function readInfo(answer: HttpResponse): Promise<SwiftCapabilities> {
+  if (answer.status === 200) return parseInfo(await answer.text(1_048_576));
+  const error = await swiftError({ method: 'GET', path: '/info' }, answer);
+  if (error.retryable) throw error;
+  return untold;
 }
 
 function parseInfo(text: string): SwiftCapabilities {

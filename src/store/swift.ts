@@ -10,7 +10,7 @@
 import type { RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, messageOf, throwIfAborted } from '../model/errors.ts';
-import { createHttp, type HttpOptions, type HttpResponse } from '../openstack/http.ts';
+import type { HttpResponse } from '../openstack/http.ts';
 import { checkedBody, md5Check, md5Of, noCheck, partsCheck, type BodyCheck } from './body-check.ts';
 import { clockFinding, type CheckableStore } from './check-store.ts';
 import { unquoted } from './etag.ts';
@@ -19,6 +19,7 @@ import type { ObjectStore } from './object-store.ts';
 import { cutIntoSegments, growingSegments, type Segment } from './segments.ts';
 import { createSwiftAccess } from './swift-access.ts';
 import { createCapabilities } from './swift-capabilities.ts';
+import { openSwiftConnections, type SwiftConnections } from './swift-connections.ts';
 import { createSwiftExchange } from './swift-exchange.ts';
 import {
   putLargeObject,
@@ -36,6 +37,8 @@ export type SwiftDeps = {
   /** A `SwiftConfig` will do. */
   readonly options: SwiftStoreOptions;
   readonly serviceUser: ServiceUser;
+  /** What the stores of several callers use together, made of the same options. Whoever gives it closes it. */
+  readonly shared?: SwiftConnections | undefined;
   /** `swiftTuning` unless there is a reason. */
   readonly tuning: SwiftTuning;
   /** The request that the store works for; null where there is none (single_user). */
@@ -52,10 +55,11 @@ const unsegmentedForMs = 30_000;
 /** Opens no connection yet. Throws `config-invalid` and, without a token in per_user mode, `store-denied`. */
 export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore {
   const { options, tuning, caller, retryPolicy, now, log } = deps;
-  const http = createHttp(httpOptions(options, tuning));
-  const user = options.serviceAuth ? deps.serviceUser : undefined;
-  const service = user === undefined ? null : { user, http: createHttp(serviceHttpOptions(user, tuning)) };
-  const exchange = createSwiftExchange(http, createSwiftAccess(options, caller, { http, service, now }));
+  const connections = deps.shared ?? openSwiftConnections(options, deps.serviceUser, tuning, now);
+  const exchange = createSwiftExchange(
+    connections.http,
+    createSwiftAccess(options, caller, { ...connections, now }),
+  );
   const capabilities = createCapabilities(exchange);
   /** Containers without segments of ours beside them: not asked again for every object that is removed. */
   const unsegmentedUntilMs = new Map<string, number>();
@@ -241,7 +245,7 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
       ];
     },
     async close() {
-      await Promise.all([http.close(), service?.http.close()]);
+      if (deps.shared === undefined) await connections.close();
     },
   };
 
@@ -289,38 +293,4 @@ function requireSwiftContainer(container: string): string {
     'message-invalid',
     `container ${JSON.stringify(container)} cannot be one of Swift: it must have no "/" and at most 247 bytes`,
   );
-}
-
-function httpOptions(options: SwiftStoreOptions, tuning: SwiftTuning): HttpOptions {
-  const single = options.auth === 'single_user';
-  return {
-    service: {
-      name: 'Swift',
-      urlOption: single ? 'backup_swift_auth_url or the catalog' : 'backup_swift_url or the catalog',
-      caOption: 'backup_swift_ca_cert_file',
-      insecureOption: 'backup_swift_auth_insecure',
-    },
-    connections: null,
-    connectTimeoutMs: tuning.timeoutMs,
-    idleTimeoutMs: tuning.timeoutMs,
-    caFile: options.caCertFile,
-    insecure: options.insecure,
-  };
-}
-
-function serviceHttpOptions(user: NonNullable<ServiceUser>, tuning: SwiftTuning): HttpOptions {
-  return {
-    service: {
-      name: 'Keystone',
-      urlOption: '[service_user] auth_url',
-      caOption: '[service_user] cafile',
-      insecureOption: '[service_user] insecure',
-    },
-    connections: null,
-    connectTimeoutMs: user.timeoutMs ?? tuning.timeoutMs,
-    idleTimeoutMs: user.timeoutMs ?? tuning.timeoutMs,
-    caFile: user.caFile,
-    insecure: user.insecure,
-    clientFiles: { cert: user.certFile, key: user.keyFile },
-  };
 }

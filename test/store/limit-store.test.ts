@@ -1,6 +1,6 @@
 import { randomUUID } from 'node:crypto';
 import { describe, expect, test } from 'vitest';
-import { createLimitStore } from '../../src/store/limit-store.ts';
+import { createLimitStore, createStoreLimits } from '../../src/store/limit-store.ts';
 import type { ObjectStore } from '../../src/store/object-store.ts';
 import { objectStoreContract } from '../contract/object-store.ts';
 import { createFaultPlanStore } from '../support/fault-plan-store.ts';
@@ -12,7 +12,7 @@ const options = { signal };
 
 objectStoreContract('limit over memory', () =>
   Promise.resolve({
-    store: createLimitStore(createMemoryStore(), { puts: 3, gets: 2 }),
+    store: createLimitStore(createMemoryStore(), createStoreLimits({ puts: 3, gets: 2 })),
     freshContainer: () => `container-${randomUUID()}`,
     dispose: () => Promise.resolve(),
   }),
@@ -44,7 +44,7 @@ function createCountingStore(): { store: ObjectStore; peak: { puts: number; gets
 describe('limit store', () => {
   test('lets no more puts and gets run at once than its bounds', async () => {
     const { store: inner, peak } = createCountingStore();
-    const store = createLimitStore(inner, { puts: 3, gets: 2 });
+    const store = createLimitStore(inner, createStoreLimits({ puts: 3, gets: 2 }));
     await store.ensureContainer('c', signal);
     const numbers = Array.from({ length: 30 }, (_, n) => n);
     await Promise.all(numbers.map((n) => store.put('c', `k${n}`, patternBytes(10, n), options)));
@@ -57,8 +57,20 @@ describe('limit store', () => {
     expect(peak).toEqual({ puts: 3, gets: 2 });
   });
 
+  test('stores that share limits are bounded together', async () => {
+    const { store: inner, peak } = createCountingStore();
+    const limits = createStoreLimits({ puts: 3, gets: 2 });
+    const stores = [1, 2, 3].map(() => createLimitStore(inner, limits));
+    await inner.ensureContainer('c', signal);
+    const puts = stores.flatMap((store, at) =>
+      [1, 2, 3, 4, 5].map((n) => store.put('c', `k${at}${n}`, patternBytes(10, n), options)),
+    );
+    await Promise.all(puts);
+    expect(peak.puts).toBe(3);
+  });
+
   test('an open body that nobody reads keeps no slot', async () => {
-    const store = createLimitStore(createMemoryStore(), { puts: 1, gets: 1 });
+    const store = createLimitStore(createMemoryStore(), createStoreLimits({ puts: 1, gets: 1 }));
     await store.ensureContainer('c', signal);
     await store.put('c', 'k', patternBytes(1_000_000, 1), options);
     const slow = (await store.get('c', 'k', options)).body[Symbol.asyncIterator]();
@@ -72,7 +84,7 @@ describe('limit store', () => {
   test('a piece that is awaited holds a slot until it is there', async () => {
     const memory = createMemoryStore();
     const faulty = createFaultPlanStore(memory, { call: 'getPiece', at: 1, when: 'stall' });
-    const store = createLimitStore(faulty, { puts: 1, gets: 1 });
+    const store = createLimitStore(faulty, createStoreLimits({ puts: 1, gets: 1 }));
     await store.ensureContainer('c', signal);
     await store.put('c', 'k', patternBytes(1000, 1), options);
     const stalled = new AbortController();
@@ -91,7 +103,7 @@ describe('limit store', () => {
 
   test('a put that waits for its slot ends when its signal aborts, and the slot goes to the next', async () => {
     const faulty = createFaultPlanStore(createMemoryStore(), { call: 'put', at: 1, when: 'stall' });
-    const store = createLimitStore(faulty, { puts: 1, gets: 1 });
+    const store = createLimitStore(faulty, createStoreLimits({ puts: 1, gets: 1 }));
     await store.ensureContainer('c', signal);
     const stalled = new AbortController();
     const waiting = new AbortController();
