@@ -9,7 +9,7 @@ import { corruptDocument, createJsonParser, type JsonHandler, type JsonScalar } 
 import { createJsonBuilder, type JsonBuilder } from './json-value.ts';
 import type { MetadataDocument, MetadataHead } from './metadata-document.ts';
 import { objectKey } from './names.ts';
-import { createNumberSet, type NumberSet } from './number-set.ts';
+import { createNumberSet, greatestNumber, type NumberSet } from './number-set.ts';
 import { createEntryReader } from './object-entries.ts';
 import { createObjectTable, namedTwice, sortedList, type ObjectRow } from './object-table.ts';
 import { jsonText, pythonJson, pythonString } from './python-json.ts';
@@ -22,8 +22,6 @@ export const maxMetadataBytes = maxObjects * 512 + 64 * 1024 * 1024;
 
 /** `volume_meta` is one string: Glance properties of 64 KiB each, escaped, make it the longest. */
 const maxStringBytes = 16 * 1024 * 1024;
-/** Numbers that a survey can tell apart; every backup counts its objects from 1. */
-const greatestSurveyed = 2 ** 24;
 const maxHeadChars = 4096;
 const maxExtraNodes = 100_000;
 const pieceChars = 64 * 1024;
@@ -102,7 +100,7 @@ export async function surveyMetadata(
   name: string,
   prefix: string,
 ): Promise<MetadataSurvey> {
-  const numbers = createNumberSet(greatestSurveyed);
+  const numbers = createNumberSet(greatestNumber);
   let endBytes = 0;
   let previous = 0;
   let inOrder = true;
@@ -110,7 +108,7 @@ export async function surveyMetadata(
   const head = await readDocument(body, name, prefix, (row) => {
     const { number, offset, length } = row;
     if (numbers.size >= maxObjects) throw tooLarge(name, `${maxObjects} objects`);
-    if (number > greatestSurveyed) throw tooLarge(name, `${greatestSurveyed} numbers of objects`);
+    if (number > greatestNumber) throw tooLarge(name, `${greatestNumber} numbers of objects`);
     if (!numbers.add(number)) throw namedTwice(name, objectKey(prefix, number));
     inOrder &&= number > previous;
     overlap ||= offset < endBytes;

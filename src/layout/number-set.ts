@@ -1,9 +1,12 @@
 /** Which numbers of objects there are: one bit each, since Cinder counts them from 1 without a gap. */
 
 const firstBytes = 1024;
+/** Numbers of a backup that are told apart at most; every backup counts its objects from 1. */
+export const greatestNumber = 2 ** 24;
 
 export type NumberSet = {
   readonly size: number;
+  has(number: number): boolean;
   /** False if it is in it already, or is not between 1 and the greatest that fits. */
   add(number: number): boolean;
   /** False if it was not in it. */
@@ -21,6 +24,7 @@ export function createNumberSet(greatest: number): NumberSet {
     get size() {
       return size;
     },
+    has,
     add(number) {
       if (number < 1 || number > greatest || has(number)) return false;
       const byte = Math.floor(number / 8);

@@ -9,6 +9,7 @@ import type { ObjectStore } from '../store/object-store.ts';
 import { decodeMetadata, encodeMetadata, surveyMetadata } from './metadata.ts';
 import type { BackupHead, MetadataDocument, MetadataHead } from './metadata-document.ts';
 import { metadataKey, objectKey, objectNumber, sha256FileKey } from './names.ts';
+import { createNumberSet, greatestNumber, type NumberSet } from './number-set.ts';
 import { encodeSha256File, readSha256File, type Sha256File } from './sha256-file.ts';
 
 /** Where the objects of one backup are: its row's `container` and `service_metadata`. */
@@ -100,23 +101,21 @@ export async function checkLayer(
   place: LayerPlace,
   signal: AbortSignal,
 ): Promise<LayerCheck> {
-  const { container, prefix } = place;
+  const { prefix } = place;
   const document = await getDocument(store, place, metadataKey(prefix), signal);
   const { head, numbers, objectCount, endBytes } = await surveyMetadata(
     document.body,
     metadataKey(prefix),
     prefix,
   );
-  const closing = new Set([sha256FileKey(prefix), metadataKey(prefix)]);
+  const closing = closingKeys(prefix);
   const extra: string[] = [];
   let extraCount = 0;
-  for await (const page of store.list(container, prefix, signal)) {
-    for (const { key } of page) {
-      if (closing.delete(key) || numbers.delete(objectNumber(prefix, key) ?? 0)) continue;
-      extraCount += 1;
-      if (extra.length < shownNames) extra.push(key);
-    }
-  }
+  const onExtra = (key: string) => {
+    extraCount += 1;
+    if (extra.length < shownNames) extra.push(key);
+  };
+  await strikeListed(store, place, { numbers, closing }, onExtra, signal);
   const missing = [...closing];
   for (const number of numbers) {
     if (missing.length >= shownNames) break;
@@ -125,6 +124,44 @@ export async function checkLayer(
   const missingCount = closing.size + numbers.size;
   const layer = { place, metadata: head };
   return { layer, objectCount, endBytes, missingCount, missing, extraCount, extra };
+}
+
+/** Data objects by number, and closing objects by key. */
+export type LayerObjects = { readonly numbers: NumberSet; readonly closing: Set<string> };
+
+/**
+ * The objects of a layer that the store does not list, closing ones included: a bit for each object. A store that lists late
+ * may have them all the same. Throws what the store throws.
+ */
+export async function unlistedObjects(
+  store: ObjectStore,
+  { place, metadata }: StoredLayer,
+  signal: AbortSignal,
+): Promise<LayerObjects> {
+  const numbers = createNumberSet(greatestNumber);
+  for (const { key } of metadata.objects) numbers.add(objectNumber(place.prefix, key) ?? 0);
+  const expected = { numbers, closing: closingKeys(place.prefix) };
+  await strikeListed(store, place, expected, () => undefined, signal);
+  return expected;
+}
+
+function closingKeys(prefix: string): Set<string> {
+  return new Set([sha256FileKey(prefix), metadataKey(prefix)]);
+}
+
+/** Takes what is listed under the layer's prefix out of `expected`; `onExtra` is told of keys that are not in it. */
+async function strikeListed(
+  store: ObjectStore,
+  { container, prefix }: LayerPlace,
+  { numbers, closing }: LayerObjects,
+  onExtra: (key: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  for await (const page of store.list(container, prefix, signal)) {
+    for (const { key } of page) {
+      if (!closing.delete(key) && !numbers.delete(objectNumber(prefix, key) ?? 0)) onExtra(key);
+    }
+  }
 }
 
 /**

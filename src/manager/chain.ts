@@ -1,12 +1,20 @@
 /** A backup's chain: its rows by `parent_id`, and what the store says about each of them. */
 import { findBackup } from '../database/backups.ts';
 import type { Sql } from '../database/database.ts';
-import { chainLengthBytes, requireChainOrder } from '../layout/chain.ts';
+import { chainLengthBytes, planRestore, requireChainOrder } from '../layout/chain.ts';
 import type { MetadataHead } from '../layout/metadata-document.ts';
-import { checkLayer, openSha256File, readLayer, type LayerHead } from '../layout/read-layer.ts';
+import { objectNumber, sha256FileKey } from '../layout/names.ts';
+import {
+  checkLayer,
+  openSha256File,
+  readLayer,
+  unlistedObjects,
+  type LayerHead,
+  type LayerObjects,
+} from '../layout/read-layer.ts';
 import type { Backup } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
-import { BackupError, invariant } from '../model/errors.ts';
+import { BackupError, invariant, isBackupError } from '../model/errors.ts';
 import type { Extent } from '../model/extent.ts';
 import type { Layer, PipelineResources } from '../pipeline/jobs.ts';
 import { reserveObjects } from '../pipeline/object-room.ts';
@@ -63,6 +71,55 @@ export async function readLayers(
   } catch (error) {
     room.release();
     throw error;
+  }
+}
+
+/**
+ * Looks in the store's listings, one for each layer, for every object that a restore of the chain reads. Objects too many do
+ * not hinder it, nor does an absent one that newer layers hide. Throws `object-missing` naming the first that is absent,
+ * `chain-broken` and `corrupt` as planRestore, and what the store throws.
+ */
+export async function requireObjects(
+  store: ObjectStore,
+  layers: readonly Layer[],
+  signal: AbortSignal,
+): Promise<void> {
+  const unlisted: LayerObjects[] = [];
+  for (const layer of layers) unlisted.push(await unlistedObjects(store, layer, signal));
+  const newest = layers.at(-1);
+  const hashList = newest === undefined ? '' : sha256FileKey(newest.place.prefix);
+  if (newest !== undefined && unlisted.at(-1)?.closing.has(hashList) === true) {
+    await requireObject(store, newest, hashList, signal);
+  }
+  if (unlisted.every(({ numbers }) => numbers.size === 0)) return;
+  const documents = layers.map(({ metadata }) => metadata);
+  for (const { layer, entry } of planRestore(documents, chainLengthBytes(documents), 1)) {
+    const owner = layers[layer];
+    invariant(owner !== undefined, `the plan names layer ${layer} of ${layers.length}`);
+    const number = objectNumber(owner.place.prefix, entry.key) ?? 0;
+    if (unlisted[layer]?.numbers.has(number) === true) await requireObject(store, owner, entry.key, signal);
+  }
+}
+
+/** Asks for an object that was not listed: the listings of some stores come late (Swift). */
+async function requireObject(
+  store: ObjectStore,
+  { place: { container }, metadata: { backupId } }: Layer,
+  key: string,
+  signal: AbortSignal,
+): Promise<void> {
+  try {
+    const { body } = await store.get(container, key, { signal });
+    const pieces = body[Symbol.asyncIterator]();
+    await pieces.next();
+    await pieces.return?.();
+  } catch (cause) {
+    if (!isBackupError(cause, 'object-missing')) throw cause;
+    throw new BackupError(
+      'object-missing',
+      `object ${key} of backup ${backupId} is absent from container ${container}: nothing was written to the volume; put the object back, verify the backup to see all that is damaged, or restore another one`,
+      { cause, details: { object: key, backupId, container } },
+    );
   }
 }
 

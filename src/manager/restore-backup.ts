@@ -19,7 +19,7 @@ import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { nameOnStorage, type Volume, type VolumeStatus } from '../model/volume.ts';
 import { runRestore } from '../pipeline/restore.ts';
-import { loadChain, readLayers } from './chain.ts';
+import { loadChain, readLayers, requireObjects } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
 import { tellFailure } from './failure-message.ts';
 import type { OperationRun } from './operations.ts';
@@ -138,6 +138,7 @@ async function transfer(
       `volume ${volume.id} has ${targetBytes} bytes, backup ${backup.id} needs ${neededBytes}: extend the volume, or restore into a new one`,
     );
   }
+  await requireObjects(resources.store, layers, signal);
   const kept = layers.map(({ metadata: { backupId, volumeMeta } }) => ({ backupId, volumeMeta }));
   const meta = await persist(() => planRestoredMeta(sql, kept, volume), rows);
   // What is above may have taken minutes.

@@ -133,6 +133,58 @@ test('a flipped bit in an object never ends in success', async () => {
   expect(await rig.volumeStatus(target)).toBe('error_restoring');
 });
 
+test.each([
+  ['an object of the full backup', 'full', '-00006'],
+  ['an object of the increment', 'increment', '-00001'],
+  ['the hash list', 'increment', '_sha256file'],
+] as const)(
+  'a restore that lacks %s is refused before the volume is opened',
+  async (_what, which, ending) => {
+    const { container, key } = keyOf({ full, increment }[which], ending);
+    await rig.objects.remove(container, key, new AbortController().signal);
+    let opened = 0;
+    rig.overrides.openTarget = () => {
+      opened += 1;
+      return Promise.reject(new BackupError('bug', 'the target was opened'));
+    };
+    const target = await rig.addVolume(sizeBytes, 9);
+    const before = await rig.bytes(target);
+    const { operation } = await rig.restore(increment.id, target);
+    expect(operation.error).toMatchObject({
+      code: 'object-missing',
+      message: expect.stringContaining(key),
+    });
+    expect(opened).toBe(0);
+    expect((await rig.bytes(target)).equals(before)).toBe(true);
+    expect(await rig.volumeStatus(target)).toBe('error_restoring');
+    expect((await rig.row(increment.id)).status).toBe('available');
+  },
+);
+
+test('objects too many, and an absent one that a newer layer hides, do not hinder a restore', async () => {
+  const { signal } = new AbortController();
+  await rig.change(volumeId, 0, sizeBytes, 3);
+  const { row } = await rig.backup(volumeId, { incremental: true });
+  const { container, key } = keyOf(full, '-00006');
+  await rig.objects.remove(container, key, signal);
+  await rig.objects.put(container, keyOf(full, '-00099').key, Buffer.from('more'), { signal });
+  const target = await rig.addVolume(sizeBytes, 9);
+  expect((await rig.restore(row.id, target)).operation.state).toBe('succeeded');
+  expect((await rig.bytes(target)).equals(await rig.bytes(volumeId))).toBe(true);
+});
+
+test('a store whose listing comes late does not hinder a restore', async () => {
+  const late = keyOf(full, '-00006').key;
+  const { store } = rig.environment.resources;
+  const list = store.list.bind(store);
+  store.list = async function* (container, prefix, signal) {
+    for await (const page of list(container, prefix, signal)) yield page.filter(({ key }) => key !== late);
+  };
+  const target = await rig.addVolume(sizeBytes, 9);
+  expect((await rig.restore(increment.id, target)).operation.state).toBe('succeeded');
+  expect((await rig.bytes(target)).equals(await rig.bytes(volumeId))).toBe(true);
+});
+
 test('a chain whose parent is gone from the rows is refused by name', async () => {
   await rig.database.sql.updateTable('backups').set({ deleted: true }).where('id', '=', full.id).execute();
   const target = await rig.addVolume(sizeBytes, 9);
