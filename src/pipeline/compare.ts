@@ -4,7 +4,7 @@
  */
 import { anySignal } from '../async/any-signal.ts';
 import { createQueue } from '../async/queue.ts';
-import { digestBytes, zeroDigestRuns } from '../model/digest.ts';
+import { digestBytes, zeroDigest, zeroDigestRuns } from '../model/digest.ts';
 import { BackupError, invariant } from '../model/errors.ts';
 import { endOf, type Extent } from '../model/extent.ts';
 import type { StreamTotals } from '../protocol/calls.ts';
@@ -13,8 +13,12 @@ import type { BlockSource, ChangeEvent } from '../volume/block-source.ts';
 /** One batch ends with the first of these; two batches are under way at a time. */
 const batchLimits = { ranges: 4096, bytes: 64 * 1024 * 1024, digests: 32_768 } as const;
 
-/** A run of blocks: unchanged, newly zero, or to be fetched. Digests are those of unchanged blocks. */
-type Verdict = Extent & { readonly kind: 'same' | 'zero' | 'fetch'; readonly digests: Buffer | null };
+/** A run of blocks: unchanged, newly zero, or to be fetched. */
+type Verdict = Extent & {
+  readonly kind: 'same' | 'zero' | 'fetch';
+  /** What the source says of its blocks, in order; nothing of zeros. */
+  readonly digests: Buffer[];
+};
 
 type Batch = { readonly verdicts: readonly Verdict[]; readonly totals: StreamTotals | null };
 
@@ -22,7 +26,8 @@ type Batch = { readonly verdicts: readonly Verdict[]; readonly totals: StreamTot
  * Yields `digests` events for unchanged blocks, `data` and `zero` for changed ones, then `totals`. `parent` is the parent's hash
  * list; where it ends early (the volume grew) everything counts as changed. Changed ranges with a gap of at most `mergeGapBytes`
  * between them are fetched as one. `onRead` is told what the source has read to
- * hash it. Throws `corrupt` if the list has more blocks than the volume, and what both sides throw.
+ * hash it. Throws `corrupt` if the list has more blocks than the volume or blocks arrive that are not those that were hashed, and
+ * what both sides throw.
  */
 export async function* compareChanges(
   source: BlockSource,
@@ -86,16 +91,10 @@ async function judge(
     const last = verdicts.at(-1);
     const beforeLast = verdicts.at(-2);
     const joins = last !== undefined && endOf(last) === verdict.offset;
-    if (joins && last.kind === verdict.kind && last.digests === null) {
+    const isShort = joins && last.length + verdict.length <= mergeGapBytes;
+    if (joins && last.kind === verdict.kind && (verdict.kind !== 'same' || isShort)) {
+      last.digests.push(...verdict.digests);
       verdicts[verdicts.length - 1] = { ...last, length: last.length + verdict.length };
-    } else if (
-      joins &&
-      last.digests !== null &&
-      verdict.digests !== null &&
-      last.length + verdict.length <= mergeGapBytes
-    ) {
-      const digests = Buffer.concat([last.digests, verdict.digests]);
-      verdicts[verdicts.length - 1] = { ...last, length: last.length + verdict.length, digests };
     } else if (
       verdict.kind === 'fetch' &&
       joins &&
@@ -105,6 +104,7 @@ async function judge(
       endOf(beforeLast) === last.offset
     ) {
       const length = beforeLast.length + last.length + verdict.length;
+      beforeLast.digests.push(...last.digests, ...verdict.digests);
       verdicts.splice(-2, 2, { ...beforeLast, length });
       size.bytes += last.length;
     } else {
@@ -112,7 +112,7 @@ async function judge(
       if (verdict.kind === 'fetch') size.ranges += 1;
     }
     if (verdict.kind === 'fetch') size.bytes += verdict.length;
-    if (verdict.digests !== null) size.digests += verdict.digests.length / digestBytes;
+    for (const { length } of verdict.digests) size.digests += length / digestBytes;
   };
 
   const flush = async (totals: StreamTotals | null) => {
@@ -141,7 +141,7 @@ async function judge(
           kind,
           offset: from,
           length: to - from,
-          digests: same ? Buffer.from(now.subarray(start, end)) : null,
+          digests: kind === 'zero' ? [] : [Buffer.from(now.subarray(start, end))],
         });
         start = end;
       }
@@ -199,9 +199,11 @@ async function* resolveBatch(
   const blocks = ranges.length === 0 ? null : source.blocks(ranges, signal)[Symbol.asyncIterator]();
   try {
     for (const { kind, offset, length, digests } of verdicts) {
-      if (digests !== null) yield { kind: 'digests', offset, length, digests };
+      if (kind === 'same') yield { kind: 'digests', offset, length, digests: Buffer.concat(digests) };
       else if (kind === 'zero') yield { kind, offset, length };
-      else if (blocks !== null) yield* takeRange(blocks, { offset, length });
+      else if (blocks !== null) {
+        yield* takeRange(blocks, { offset, length }, Buffer.concat(digests), source.blockSize);
+      }
     }
     for (
       let next = await blocks?.next();
@@ -215,7 +217,13 @@ async function* resolveBatch(
   }
 }
 
-async function* takeRange(blocks: AsyncIterator<ChangeEvent>, range: Extent): AsyncGenerator<ChangeEvent> {
+/** Yields what comes of one range; its blocks must have the digests that the comparison was told. */
+async function* takeRange(
+  blocks: AsyncIterator<ChangeEvent>,
+  range: Extent,
+  digests: Buffer,
+  blockSize: number,
+): AsyncGenerator<ChangeEvent> {
   for (let position = range.offset; position < endOf(range);) {
     const next = await blocks.next();
     invariant(next.done !== true, `the stream of blocks ends before offset ${position}`);
@@ -225,7 +233,32 @@ async function* takeRange(blocks: AsyncIterator<ChangeEvent>, range: Extent): As
       event.offset === position && event.offset + event.length <= endOf(range),
       `the stream of blocks brings ${event.offset} where ${position} is wanted`,
     );
+    const told = digests.subarray(((position - range.offset) / blockSize) * digestBytes);
+    const differing = firstOther(event, told, blockSize);
+    if (differing !== null) throw otherBlock(position + differing);
     position += event.length;
     yield event;
   }
+}
+
+/** Where in the event the first block is whose digest is not that at its place in `told`; null if there is none. */
+function firstOther(
+  event: ChangeEvent & { readonly kind: 'data' | 'zero' },
+  told: Buffer,
+  blockSize: number,
+): number | null {
+  for (let done = 0, at = 0; done < event.length; done += blockSize, at += digestBytes) {
+    const [digests, from] =
+      event.kind === 'data' ? [event.digests, at] : [zeroDigest(Math.min(blockSize, event.length - done)), 0];
+    if (told.compare(digests, from, from + digestBytes, at, at + digestBytes) !== 0) return done;
+  }
+  return null;
+}
+
+function otherBlock(offset: number): BackupError {
+  return new BackupError(
+    'corrupt',
+    `the agent sent another block at offset ${offset} of the volume than the one it had hashed: its snapshot is not still, or its storage errs; check the agent's log and its storage`,
+    { details: { offset } },
+  );
 }

@@ -141,6 +141,37 @@ describe('a comparison', () => {
     expect(asked).toEqual([{ offset: 20 * blockSize, length: blockSize }]);
   });
 
+  test.each([
+    ['a changed block', 20, 'another'],
+    ['an unchanged block of a gap', 22, 'another'],
+    ['a zero block of a gap', 23, 'another'],
+    ['the block after a gap', 24, 'zeros'],
+  ] as const)('is corrupt when %s is not fetched as it was hashed', async (_what, block, sent) => {
+    const volume = createMemoryVolume(100 * blockSize);
+    volume.write([{ offset: 0, length: 100 * blockSize }]);
+    volume.zero([{ offset: 23 * blockSize, length: blockSize }]);
+    const before = Buffer.from(volume.bytes);
+    volume.write([20, 24].map((each) => ({ offset: each * blockSize, length: blockSize })));
+    const hashed = volume.source(volume.snapshot(), { blockSize });
+    const one = [{ offset: block * blockSize, length: blockSize }];
+    if (sent === 'zeros') volume.zero(one);
+    else volume.write(one);
+    const other = volume.source(volume.snapshot(), { blockSize });
+    const blocks = other.blocks.bind(other);
+    const { signal } = new AbortController();
+    const list = listOf(digestsOf(before), 4096);
+    const gap = 7 * blockSize;
+    const read = async () => {
+      for await (const event of compareChanges({ ...hashed, blocks }, list, gap, () => undefined, signal)) {
+        if (event.kind === 'data') expect(endOf(event)).toBeLessThanOrEqual(block * blockSize);
+      }
+    };
+    await expect(read()).rejects.toMatchObject({
+      code: 'corrupt',
+      message: expect.stringContaining(`offset ${block * blockSize} `),
+    });
+  });
+
   test('with a list that is longer than the volume is corrupt', async () => {
     const volume = createMemoryVolume(10 * blockSize);
     const list = listOf(digestsOf(Buffer.alloc(11 * blockSize)), 4096);
