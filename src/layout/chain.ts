@@ -69,14 +69,22 @@ export const bytesPerObject = 128;
 
 type ObjectLists = readonly { readonly objects: ObjectList }[];
 
+/** What becomes of a range that no object holds: `passed` over where layers are missing. */
+export type Gaps = 'refused' | 'passed';
+
 /**
  * Plans the restore of [0, lengthBytes). Throws `corrupt` for an object that reaches past the end or does not lie on
- * blocks of `blockSize`, `chain-broken` for a range that no object holds. Takes O(n log n) for n objects in all layers
+ * blocks of `blockSize`, `chain-broken` for a range that no object holds if gaps are refused. Takes O(n log n) for n objects in all layers
  * and about 80 bytes of memory for each object.
  */
-export function planRestore(layers: ObjectLists, lengthBytes: number, blockSize: number): RestorePlan {
+export function planRestore(
+  layers: ObjectLists,
+  lengthBytes: number,
+  blockSize: number,
+  gaps: Gaps = 'refused',
+): RestorePlan {
   const objects = sortObjects(layers, lengthBytes, blockSize);
-  const segments = sweep(objects, lengthBytes, blockSize);
+  const segments = sweep(objects, lengthBytes, blockSize, gaps);
   return groupByObject(objects, segments);
 }
 
@@ -148,11 +156,14 @@ function requirePlace(entry: ObjectEntry, lengthBytes: number, blockSize: number
 /** Segments in order of offset: `starts` has one more item than `owners`, so that each ends where the next starts. */
 type Segments = { readonly starts: Float64Array; readonly owners: Uint32Array };
 
+/** The owner of a gap. */
+const nobody = 0xffff_ffff;
+
 /**
  * Walks over the volume. `active` holds the objects that began at or before the position, the one that hides
  * the others on top; those that have ended are dropped when they come up.
  */
-function sweep(objects: SortedObjects, lengthBytes: number, blockSize: number): Segments {
+function sweep(objects: SortedObjects, lengthBytes: number, blockSize: number, gaps: Gaps): Segments {
   const { count: rows, offsets, ends, layers, numbers, entryOf } = objects;
   const endAt = (row: number): number => ends[row] ?? 0;
   const hides = (a: number, b: number): boolean => {
@@ -160,8 +171,9 @@ function sweep(objects: SortedObjects, lengthBytes: number, blockSize: number): 
     return newer === older ? (numbers[a] ?? 0) > (numbers[b] ?? 0) : newer > older;
   };
   const active = createHeap(rows, hides);
-  const starts = new Float64Array(2 * rows + 1);
-  const owners = new Uint32Array(2 * rows);
+  const most = gaps === 'refused' ? 2 * rows : 3 * rows + 1;
+  const starts = new Float64Array(most + 1);
+  const owners = new Uint32Array(most);
   let count = 0;
   let next = 0;
 
@@ -173,9 +185,10 @@ function sweep(objects: SortedObjects, lengthBytes: number, blockSize: number): 
       owner = active.top;
     }
     const nextStart = offsets[next] ?? lengthBytes;
-    if (owner === undefined) throw hole(position, nextStart);
+    if (owner === undefined && gaps === 'refused') throw hole(position, nextStart);
+    const holder = owner ?? nobody;
     const hiding = count === 0 ? undefined : owners[count - 1];
-    if (hiding !== owner) {
+    if (hiding !== holder) {
       if (position % blockSize !== 0 && hiding !== undefined) {
         throw misplaced(
           entryOf(hiding),
@@ -183,10 +196,10 @@ function sweep(objects: SortedObjects, lengthBytes: number, blockSize: number): 
         );
       }
       starts[count] = position;
-      owners[count] = owner;
+      owners[count] = holder;
       count += 1;
     }
-    position = Math.min(endAt(owner), nextStart);
+    position = owner === undefined ? nextStart : Math.min(endAt(owner), nextStart);
   }
   starts[count] = lengthBytes;
   return { starts: starts.subarray(0, count + 1), owners: owners.subarray(0, count) };
@@ -195,13 +208,14 @@ function sweep(objects: SortedObjects, lengthBytes: number, blockSize: number): 
 /** Counting sort of the segments by object, kept in order of offset within each. */
 function groupByObject({ count, layers, entryOf }: SortedObjects, { starts, owners }: Segments): RestorePlan {
   const ends = new Uint32Array(count);
-  for (const owner of owners) ends[owner] = (ends[owner] ?? 0) + 1;
+  for (const owner of owners) if (owner !== nobody) ends[owner] = (ends[owner] ?? 0) + 1;
   for (let at = 1; at < count; at += 1) ends[at] = (ends[at] ?? 0) + (ends[at - 1] ?? 0);
   const order = new Uint32Array(owners.length);
   const firsts = new Uint32Array(count);
   const filled = new Uint32Array(count);
   let objectCount = 0;
   for (const [segment, owner] of owners.entries()) {
+    if (owner === nobody) continue;
     const begin = owner === 0 ? 0 : (ends[owner - 1] ?? 0);
     order[begin + (filled[owner] ?? 0)] = segment;
     filled[owner] = (filled[owner] ?? 0) + 1;

@@ -3,7 +3,7 @@ import { findBackup } from '../database/backups.ts';
 import type { Sql } from '../database/database.ts';
 import { chainLengthBytes, planRestore, requireChainOrder } from '../layout/chain.ts';
 import type { MetadataHead } from '../layout/metadata-document.ts';
-import { objectNumber, sha256FileKey } from '../layout/names.ts';
+import { metadataKey, objectNumber, sha256FileKey } from '../layout/names.ts';
 import {
   checkLayer,
   openSha256File,
@@ -16,8 +16,9 @@ import type { Backup } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
 import { BackupError, invariant, isBackupError } from '../model/errors.ts';
 import type { Extent } from '../model/extent.ts';
-import type { Layer, PipelineResources } from '../pipeline/jobs.ts';
+import type { Layer, PipelineResources, UnreadableLayer } from '../pipeline/jobs.ts';
 import { reserveObjects } from '../pipeline/object-room.ts';
+import { objectFaultCodes } from '../pipeline/verify.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { requirePlace } from './backup-objects.ts';
 
@@ -46,15 +47,64 @@ export async function loadChain(sql: Sql, newest: Backup): Promise<readonly Back
 /** The layers of a chain, and the memory that their objects hold. */
 export type HeldLayers = Disposable & { readonly layers: readonly Layer[] };
 
+/** The same where some could not be read. */
+export type ReadableLayers = HeldLayers & { readonly unreadable: readonly UnreadableLayer[] };
+
 /**
  * Reads the metadata of every layer of a whole chain, in memory that counts until it is disposed of. `chain-broken` if a layer
  * belongs to another store or the layers do not belong together, `object-missing` or `corrupt` if its metadata cannot be
  * trusted, `limit-exceeded` for more objects than fit, `store-unavailable` if nobody can tell.
  */
 export async function readLayers(
+  resources: Pick<PipelineResources, 'store' | 'objectLists'>,
+  chain: readonly Backup[],
+  signal: AbortSignal,
+): Promise<HeldLayers> {
+  const held = await collectLayers(resources, chain, signal, (error) => {
+    throw error;
+  });
+  try {
+    requireChainOrder(held.layers.map(({ metadata }) => metadata));
+    return held;
+  } catch (error) {
+    held[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/**
+ * The same for a chain of which some layers cannot be read, for want of their metadata or because it is damaged: those are
+ * told. Throws the first such error if that is all there is, and others as readLayers does.
+ */
+export async function readReadableLayers(
+  resources: Pick<PipelineResources, 'store' | 'objectLists'>,
+  chain: readonly Backup[],
+  signal: AbortSignal,
+): Promise<ReadableLayers> {
+  const unreadable: UnreadableLayer[] = [];
+  let first: unknown;
+  const held = await collectLayers(resources, chain, signal, (error, backup) => {
+    if (!isBackupError(error, 'version-unsupported', ...objectFaultCodes)) throw error;
+    first ??= error;
+    const object = metadataKey(requirePlace(backup).prefix);
+    unreadable.push({ backupId: backup.id, object, reason: error.message });
+  });
+  try {
+    if (held.layers.length === 0) throw first;
+    if (unreadable.length === 0) requireChainOrder(held.layers.map(({ metadata }) => metadata));
+    return { ...held, unreadable };
+  } catch (error) {
+    held[Symbol.dispose]();
+    throw error;
+  }
+}
+
+/** `onFault` is told why a layer cannot be read, and throws unless the others are to be read. */
+async function collectLayers(
   { store, objectLists }: Pick<PipelineResources, 'store' | 'objectLists'>,
   chain: readonly Backup[],
   signal: AbortSignal,
+  onFault: (error: unknown, backup: Backup) => void,
 ): Promise<HeldLayers> {
   const expected = chain.reduce((sum, { objectCount }) => sum + (objectCount ?? 0), 0);
   const room = await reserveObjects(objectLists, expected, signal);
@@ -62,11 +112,15 @@ export async function readLayers(
     const layers: Layer[] = [];
     for (const backup of chain) {
       requireService(store, backup);
-      const layer = await readLayer(store, requirePlace(backup), signal, () => room.take());
-      requireOwn(layer.metadata, backup);
-      layers.push(layer);
+      const place = requirePlace(backup);
+      try {
+        const layer = await readLayer(store, place, signal, () => room.take());
+        requireOwn(layer.metadata, backup);
+        layers.push(layer);
+      } catch (error) {
+        onFault(error, backup);
+      }
     }
-    requireChainOrder(layers.map(({ metadata }) => metadata));
     return { layers, [Symbol.dispose]: () => room.release() };
   } catch (error) {
     room.release();

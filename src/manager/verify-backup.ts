@@ -2,7 +2,7 @@
 import { getBackup } from '../database/backups.ts';
 import { BackupError } from '../model/errors.ts';
 import { runVerify } from '../pipeline/verify.ts';
-import { loadChain, readLayers } from './chain.ts';
+import { loadChain, readReadableLayers } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
 import type { OperationRun } from './operations.ts';
 
@@ -21,6 +21,7 @@ export async function verifyBackup(
       `backup ${backupId} is ${backup.status}: only a finished one can be verified`,
     );
   }
-  using held = await readLayers(resources, await loadChain(database.sql, backup), signal);
-  run.keep(await runVerify(resources, { chain: held.layers, progress, signal }));
+  using held = await readReadableLayers(resources, await loadChain(database.sql, backup), signal);
+  const { layers: chain, unreadable } = held;
+  run.keep(await runVerify(resources, { chain, unreadable, progress, signal }));
 }

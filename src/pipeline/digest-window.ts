@@ -5,7 +5,7 @@
 import { digestBytes } from '../model/digest.ts';
 import { BackupError } from '../model/errors.ts';
 import { blockCount, endOf, totalLength, type Extent } from '../model/extent.ts';
-import type { RestorePlan } from '../layout/chain.ts';
+import type { PlannedObject } from '../layout/chain.ts';
 
 /** Digests that the reader of a hash list gives at a time: what is read and forgotten in one step. */
 const readerRunBlocks = 4096;
@@ -13,7 +13,7 @@ const readerRunBlocks = 4096;
 export type DigestWindow = {
   /** The digests of the blocks of all `segments` (sorted, on block boundaries, not below what was released), in a new buffer. */
   collect(segments: readonly Extent[]): Promise<Buffer>;
-  /** Forgets the blocks below `offset`. */
+  /** Forgets the blocks below `offset`, and does not keep them when they are read. */
   releaseBelow(offset: number): void;
   /** Bytes of digests in the window. */
   readonly heldBytes: number;
@@ -34,6 +34,7 @@ export function createDigestWindow(
   const source = list[Symbol.asyncIterator]();
   const runs: Run[] = [];
   let end = 0;
+  let floor = 0;
 
   const mismatch = (have: string): BackupError =>
     new BackupError(
@@ -45,8 +46,9 @@ export function createDigestWindow(
     while (end < block) {
       const next = await source.next();
       if (next.done === true) throw mismatch(`${end}`);
-      runs.push({ firstBlock: end, digests: Buffer.from(next.value) });
+      const firstBlock = end;
       end += next.value.length / digestBytes;
+      if (end > floor) runs.push({ firstBlock, digests: Buffer.from(next.value) });
       if (end > blocks) throw mismatch('more');
     }
   };
@@ -79,10 +81,10 @@ export function createDigestWindow(
       return out;
     },
     releaseBelow(offset) {
-      const block = Math.floor(offset / blockSize);
+      floor = Math.floor(offset / blockSize);
       let gone = 0;
       for (const { firstBlock, digests } of runs) {
-        if (firstBlock + digests.length / digestBytes > block) break;
+        if (firstBlock + digests.length / digestBytes > floor) break;
         gone += 1;
       }
       runs.splice(0, gone);
@@ -108,7 +110,7 @@ export function createDigestWindow(
 /**
  * Bytes of digests that a restore along `plan` holds at most: the window, and those of `inFlight` objects that have been begun.
  */
-export function windowBytes(plan: RestorePlan, blockSize: number, inFlight: number): number {
+export function windowBytes(plan: Iterable<PlannedObject>, blockSize: number, inFlight: number): number {
   let reached = 0;
   let widest = 0;
   let largest = 0;

@@ -2,7 +2,7 @@
 import { anySignal } from '../async/any-signal.ts';
 import { withLimit, type Budget } from '../async/limit.ts';
 import type { PlannedObject } from '../layout/chain.ts';
-import { invariant, isBackupError } from '../model/errors.ts';
+import { invariant, isBackupError, type ErrorCode } from '../model/errors.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import type { Layer, PipelineResources, Progress } from './jobs.ts';
 import type { ObjectFault, SealedSource, UnsealJob } from './sealer.ts';
@@ -25,7 +25,16 @@ export type FetchTools = {
   /** Objects that are being fetched at a time within one operation. */
   readonly gets: Budget;
   readonly progress: Progress;
+  /** Errors of the store that are faults of the object that was asked for. */
+  readonly faultCodes: readonly ErrorCode[];
 };
+
+/** The fault that an error of the store is; throws one that is none. */
+export function faultOf(error: unknown, { faultCodes }: Pick<FetchTools, 'faultCodes'>): ObjectFault {
+  if (!isBackupError(error, ...faultCodes)) throw error;
+  const reason = error.code === 'object-missing' ? absentReason : error.message;
+  return { offset: 0, length: null, reason };
+}
 
 /** An object whose stored bytes stand at `start` of `into`. */
 type Gathered = {
@@ -39,7 +48,7 @@ type Gathered = {
 
 /**
  * Fetches objects whose volume bytes together fit `slab` and hands each on to `done`, in order: its faults, or none and its
- * volume bytes, which are views of `slab`. Faults of objects are results; other errors of the store are thrown.
+ * volume bytes, which are views of `slab`. Faults of objects are results, and so are the store's errors that `tools` call faults; others are thrown.
  */
 export async function fetchBatch(
   objects: readonly FetchedObject[],
@@ -84,9 +93,10 @@ async function gather(
   object: FetchedObject,
   into: Slab,
   start: number,
-  { resources, gets, progress }: FetchTools,
+  tools: FetchTools,
   signal: AbortSignal,
 ): Promise<Gathered> {
+  const { resources, gets, progress } = tools;
   const room = object.source.length;
   const held = { object, start, into };
   const read = async (): Promise<Gathered> => {
@@ -104,9 +114,7 @@ async function gather(
   try {
     return await withLimit(gets, read, signal);
   } catch (error) {
-    if (!isBackupError(error, 'object-missing')) throw error;
-    const fault = { offset: 0, length: null, reason: absentReason };
-    return { ...held, bodyBytes: 0, verdict: [fault] };
+    return { ...held, bodyBytes: 0, verdict: [faultOf(error, tools)] };
   }
 }
 

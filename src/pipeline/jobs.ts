@@ -88,13 +88,20 @@ export type BadRange = {
   readonly reason: string;
 };
 
+/** A layer whose metadata cannot be read. */
+export type UnreadableLayer = { readonly backupId: string; readonly object: string; readonly reason: string };
+
 export type VerifyJob = {
+  /** The layers that could be read, in the order of the chain: at least one. */
   readonly chain: readonly Layer[];
+  /** The others: while there are any, nothing can be merged, and each layer is checked alone. */
+  readonly unreadable: readonly UnreadableLayer[];
   readonly progress: Progress;
   readonly signal: AbortSignal;
 };
 
 export type VerifyOutcome = {
+  /** Bytes of the volume; where layers could not be read, those of every other layer. */
   readonly checkedBytes: number;
   /** Bad ranges in all, and at most how many bytes of the volume they are. */
   readonly badCount: number;

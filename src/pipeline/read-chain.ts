@@ -6,13 +6,26 @@
 import { createBudget, withLimit } from '../async/limit.ts';
 import { createTaskGroup, type TaskGroup } from '../async/task-group.ts';
 import { digestBytes, zeroDigest } from '../model/digest.ts';
-import { cancelledBy, invariant, isBackupError, throwIfAborted, type BackupError } from '../model/errors.ts';
+import {
+  cancelledBy,
+  invariant,
+  isBackupError,
+  throwIfAborted,
+  type BackupError,
+  type ErrorCode,
+} from '../model/errors.ts';
 import { blockCount, totalLength, type Extent } from '../model/extent.ts';
-import { chainLengthBytes, planRestore, requireChainOrder, type PlannedObject } from '../layout/chain.ts';
+import {
+  chainLengthBytes,
+  planRestore,
+  requireChainOrder,
+  type Gaps,
+  type PlannedObject,
+} from '../layout/chain.ts';
 import { sha256FileKey } from '../layout/names.ts';
 import { openSha256File } from '../layout/read-layer.ts';
 import { createDigestWindow, windowBytes, type DigestWindow } from './digest-window.ts';
-import { absentReason, fetchBatch, type FetchedObject, type FetchTools } from './fetch-batch.ts';
+import { faultOf, fetchBatch, type FetchedObject, type FetchTools } from './fetch-batch.ts';
 import type { BadRange, Layer, PipelineResources, Progress } from './jobs.ts';
 import { memoryNeed } from './memory.ts';
 import type { ObjectFault } from './sealer.ts';
@@ -31,6 +44,8 @@ export type ChainReader = {
   /** Checked bytes of the volume and the digests of their blocks; null if nobody wants them. They live until it resolves. */
   readonly data:
     ((offset: number, bytes: Buffer, digests: Buffer, blockSize: number) => Promise<void>) | null;
+  /** Errors of the store that are faults of one object; any other ends the reading. */
+  readonly faultCodes: readonly ErrorCode[];
   /** An object has a fault; throws to stop. */
   readonly fault: (bad: BadRange, layer: Layer) => void;
   /** The hash list is damaged or absent; throws to stop, or returns to go on with the objects' MD5 alone. */
@@ -52,28 +67,54 @@ export async function readChain(
   job: ChainJob,
   reader: ChainReader,
 ): Promise<number> {
-  const { memory, sealer } = resources;
-  const { chain, progress } = job;
   throwIfAborted(job.signal);
+  requireChainOrder(job.chain.map(({ metadata }) => metadata));
+  return await readPlanned(resources, job, reader, 'refused');
+}
+
+/**
+ * Reads all objects of one layer whose chain cannot be merged. Its hash list describes the volume of its own time, and so its own
+ * objects. Returns and throws as readChain.
+ */
+export async function readLayerAlone(
+  resources: PipelineResources,
+  { layer, progress, signal }: Omit<ChainJob, 'chain'> & { readonly layer: Layer },
+  reader: ChainReader,
+): Promise<number> {
+  throwIfAborted(signal);
+  return await readPlanned(resources, { chain: [layer], progress, signal }, reader, 'passed');
+}
+
+async function readPlanned(
+  resources: PipelineResources,
+  { chain, progress, signal }: ChainJob,
+  reader: ChainReader,
+  gaps: Gaps,
+): Promise<number> {
+  const { memory, sealer } = resources;
   const layers = chain.map(({ metadata }) => metadata);
-  requireChainOrder(layers);
   const newest = chain.at(-1);
   invariant(newest !== undefined, 'a chain has a newest layer');
   const lengthBytes = chainLengthBytes(layers);
-  progress.plannedBytes = lengthBytes;
-  const list = await openList(resources, newest, lengthBytes, reader, job.signal);
+  progress.plannedBytes = (gaps === 'refused' ? 0 : (progress.plannedBytes ?? 0)) + lengthBytes;
+  // Where an increment of Python's ends tells nothing about the end of its volume, which its list has to have.
+  const isMeasured = gaps === 'refused' || newest.metadata.delta !== null;
+  const list = isMeasured
+    ? await openList(resources, newest, lengthBytes, reader, signal)
+    : { blockSize: defaultBlockSize, window: null, close: () => Promise.resolve() };
   const { blockSize } = list;
   try {
-    const plan = planRestore(layers, lengthBytes, list.window === null ? 1 : blockSize);
+    const plan = planRestore(layers, lengthBytes, list.window === null ? 1 : blockSize, gaps);
     const { threads } = sealer;
     const need = memoryNeed('restore', memory.capacity, {
       blockSize,
       threads,
       windowBytes: windowBytes(plan, blockSize, threads + 1),
     });
-    const slabs = await openSlabs(memory, sealer.shelf, need, ['volume', 'body'], job.signal);
-    const group = createTaskGroup(need.mostSlabs, job.signal);
-    const tools = { resources, slabs, gets: createBudget(getsInFlight), progress };
+    const slabs = await openSlabs(memory, sealer.shelf, need, ['volume', 'body'], signal);
+    const group = createTaskGroup(need.mostSlabs, signal);
+    const { faultCodes } = reader;
+    const tools = { resources, slabs, gets: createBudget(getsInFlight), progress, faultCodes };
     try {
       await dispatchAll({ chain, newest, reader, tools, group, list, objectBytes: need.objectBytes }, plan);
       await group.settle();
@@ -86,7 +127,7 @@ export async function readChain(
       slabs.close();
     }
   } catch (error) {
-    throw job.signal.aborted ? cancelledBy(job.signal) : error;
+    throw signal.aborted ? cancelledBy(signal) : error;
   } finally {
     await list.close();
   }
@@ -112,15 +153,15 @@ async function openList(
     const window = createDigestWindow(digests, { name, blockSize, lengthBytes });
     return { blockSize, window, close: () => window.close() };
   } catch (error) {
-    if (!isListFault(error)) throw signal.aborted ? cancelledBy(signal) : error;
+    if (!isListFault(error, reader)) throw signal.aborted ? cancelledBy(signal) : error;
     reader.listFault(error, newest);
     const blockSize = newest.metadata.delta?.blockSize ?? defaultBlockSize;
     return { blockSize, window: null, close: () => Promise.resolve() };
   }
 }
 
-function isListFault(error: unknown): error is BackupError {
-  return isBackupError(error, 'corrupt', 'object-missing', 'version-unsupported');
+function isListFault(error: unknown, { faultCodes }: ChainReader): error is BackupError {
+  return isBackupError(error, 'corrupt', 'object-missing', 'version-unsupported', ...faultCodes);
 }
 
 type Run = {
@@ -147,7 +188,7 @@ async function dispatchAll(run: Run, plan: Iterable<PlannedObject>): Promise<voi
     try {
       return await read(window);
     } catch (error) {
-      if (!isListFault(error)) throw error;
+      if (!isListFault(error, reader)) throw error;
       reader.listFault(error, run.newest);
       window = null;
       return null;
@@ -163,8 +204,8 @@ async function dispatchAll(run: Run, plan: Iterable<PlannedObject>): Promise<voi
 
   for (const planned of plan) {
     throwIfAborted(group.signal);
-    const digests = await fromList((from) => from.collect(planned.segments));
     window?.releaseBelow(planned.segments[0]?.offset ?? 0);
+    const digests = await fromList((from) => from.collect(planned.segments));
     const object = fetchedOf(run, planned, digests);
     if (object.isZero && reader.zero !== null) {
       for (const segment of planned.segments) await reader.zero(segment);
@@ -291,10 +332,7 @@ async function readLarge(run: Run, object: FetchedObject, slab: Slab, signal: Ab
       take: data === null ? null : take,
       signal,
     });
-  const faults = await withLimit(tools.gets, read, signal).catch((error: unknown) => {
-    if (!isBackupError(error, 'object-missing')) throw error;
-    return [{ offset: 0, length: null, reason: absentReason }];
-  });
+  const faults = await withLimit(tools.gets, read, signal).catch((error: unknown) => [faultOf(error, tools)]);
   report(run, object, faults);
   if (data === null) progress.doneBytes += totalLength(segments);
 }

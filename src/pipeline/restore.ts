@@ -40,6 +40,7 @@ export async function runRestore(resources: PipelineResources, job: RestoreJob):
               }
             }
           }),
+        faultCodes: ['object-missing'],
         fault: (bad, layer) => {
           throw faultError(bad, layer);
         },

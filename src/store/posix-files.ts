@@ -202,10 +202,11 @@ async function readPiece(handle: FileHandle, path: string, offset: number, lengt
 /** Reads all of `piece` from `offset` on. */
 async function fill(handle: FileHandle, path: string, piece: Buffer, offset: number): Promise<void> {
   for (let filled = 0; filled < piece.length;) {
-    const { bytesRead } = await attempt(
-      `read ${path}`,
-      handle.read(piece, filled, piece.length - filled, offset + filled),
-    );
+    const { bytesRead } = await handle
+      .read(piece, filled, piece.length - filled, offset + filled)
+      .catch((error: unknown) => {
+        throw readError(path, error);
+      });
     if (bytesRead === 0) {
       throw new BackupError(
         'corrupt',
@@ -214,4 +215,14 @@ async function fill(handle: FileHandle, path: string, piece: Buffer, offset: num
     }
     filled += bytesRead;
   }
+}
+
+/** A disk that cannot read a place of an open file has lost it: that object is bad, the store is not away. */
+function readError(path: string, error: unknown): BackupError {
+  if (systemCode(error) !== 'EIO') return posixError(`read ${path}`, error);
+  return new BackupError(
+    'corrupt',
+    `object ${path} cannot be read: EIO; check the disk or the file server behind backup_posix_path, then put the object back or do a full backup`,
+    { cause: error },
+  );
 }

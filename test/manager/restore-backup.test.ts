@@ -6,7 +6,7 @@ import type { Backup } from '../../src/model/backup.ts';
 import { bytesPerObject } from '../../src/layout/chain.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import { gibibyte } from '../../src/model/volume.ts';
-import { blockSize, createRig, keyOf, startMachine, type Machine, type Rig } from './rig.ts';
+import { blockSize, context, createRig, keyOf, startMachine, type Machine, type Rig } from './rig.ts';
 
 const sizeBytes = 40 * blockSize;
 let machine: Machine;
@@ -238,6 +238,31 @@ test('verify tells every bad range of the chain and writes no row', async () => 
   expect((await rig.row(increment.id)).status).toBe('available');
 });
 
+test('verify tells of metadata that is absent, and checks the layers that can be read', async () => {
+  await rig.change(volumeId, 9 * blockSize, 2 * blockSize, 3);
+  const { row: newest } = await rig.backup(volumeId, { incremental: true });
+  const metadata = keyOf(increment, '_metadata');
+  await rig.objects.remove(metadata.container, metadata.key, new AbortController().signal);
+  const spoilt = [keyOf(full, '-00006'), keyOf(newest, '-00001')];
+  for (const { container, key } of spoilt)
+    rig.objects.corrupt(container, key, (bytes) => bytes.fill(7, 20, 30));
+  const { operation } = await rig.manager.verify(context, newest.id);
+  await operation.done;
+  const found = rig.operations.get(operation.id);
+  expect(found?.state).toBe('succeeded');
+  const objects = found?.verified?.badRanges.map(({ object }) => object);
+  expect(objects?.toSorted()).toEqual([metadata.key, ...spoilt.map(({ key }) => key)].toSorted());
+});
+
+test('verify of a backup whose only metadata is absent fails with that, and holds no memory', async () => {
+  const { container, key } = keyOf(full, '_metadata');
+  await rig.objects.remove(container, key, new AbortController().signal);
+  const { operation } = await rig.manager.verify(context, full.id);
+  await operation.done;
+  expect(rig.operations.get(operation.id)?.error).toMatchObject({ code: 'object-missing' });
+  expect(rig.environment.resources.objectLists.held).toBe(0);
+});
+
 test('the objects of a chain count while it is restored, and no longer', async () => {
   const objects =
     ((await rig.row(full.id)).objectCount ?? 0) + ((await rig.row(increment.id)).objectCount ?? 0);
@@ -265,7 +290,6 @@ test('a chain with more objects than there is memory for is refused with the rem
     error: { code: 'limit-exceeded', message: expect.stringMatching(/--memory-mib \d+/) },
   });
   expect((await rig.row(increment.id)).status).toBe('available');
-  const context = { projectId: 'demo', userId: 'u', requestId: 'r' };
   const verify = await small.manager.verify(context, increment.id);
   await verify.operation.done;
   expect(small.operations.get(verify.operation.id)?.error).toMatchObject({ code: 'limit-exceeded' });

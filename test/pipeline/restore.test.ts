@@ -3,12 +3,13 @@ import { BackupError } from '../../src/model/errors.ts';
 import { sha256FileKey } from '../../src/layout/names.ts';
 import { zeroRuns } from '../../src/pipeline/restore.ts';
 import { createSealer, type Sealer } from '../../src/pipeline/sealer.ts';
+import { runVerify } from '../../src/pipeline/verify.ts';
 import { digestBytes, zeroDigest } from '../../src/model/digest.ts';
 import { createFaultPlanStore } from '../support/fault-plan-store.ts';
 import { createFaultyStore } from '../support/faulty-store.ts';
 import { createMemoryStore, type MemoryStore } from '../support/memory-store.ts';
 import { createMemoryTarget, createMemoryVolume } from '../support/memory-volume.ts';
-import { createPipelineRun, testContainer, type PipelineRun } from '../support/pipeline-run.ts';
+import { createPipelineRun, newProgress, testContainer, type PipelineRun } from '../support/pipeline-run.ts';
 import { createRandom } from '../support/random-volume.ts';
 
 const mebibyte = 1024 * 1024;
@@ -172,6 +173,73 @@ describe('damage', () => {
       badRanges.map(({ offset }) => offset).toSorted((a, b) => a - b),
     );
     expect(badRanges.every(({ length }) => length <= blockSize || length > 2 * blockSize)).toBe(true);
+  });
+
+  test.each(['corrupt', 'store-denied', 'message-invalid'] as const)(
+    'an object that the store calls %s is a bad range for verify, in its words, and ends a restore',
+    async (code) => {
+      const scene = await makeScene('none');
+      const faulty = createFaultyStore(scene.store);
+      const run = createPipelineRun(faulty, sealer, 16 * mebibyte);
+      run.chain.push(...scene.run.chain);
+      const small = scene.run.chain[1]?.metadata.objects.at(0);
+      const other = dataKeys(scene).at(-1) ?? '';
+      scene.store.corrupt(testContainer, other, (bytes) => bytes.fill(1, 0, 10));
+      const error = new BackupError(code, 'what the store says');
+      faulty.plan({ call: 'get', key: new RegExp(`^${small?.key}$`), error, times: 99 });
+      const { badRanges } = await run.verify();
+      expect(badRanges.map(({ object }) => object).toSorted()).toEqual([small?.key ?? '', other].toSorted());
+      expect(badRanges.find(({ object }) => object === small?.key)).toEqual({
+        offset: small?.offset,
+        length: small?.length,
+        backupId: run.chain[1]?.metadata.backupId,
+        object: small?.key,
+        reason: 'what the store says',
+      });
+      await expect(
+        run.restore(createMemoryTarget(scene.content.length, createRandom())),
+      ).rejects.toMatchObject({ code });
+    },
+  );
+
+  test('an object larger than a slab that the store calls corrupt is a bad range for verify', async () => {
+    const scene = await makeScene('none');
+    const faulty = createFaultyStore(scene.store);
+    const run = createPipelineRun(faulty, sealer, 1.25 * mebibyte);
+    run.chain.push(...scene.run.chain);
+    const [large] = run.chain[0]?.metadata.objects ?? [];
+    const error = new BackupError('corrupt', 'what the store says');
+    faulty.plan({ call: 'get', key: new RegExp(`^${large?.key}$`), error, times: 99 });
+    expect((await run.verify()).badRanges).toMatchObject([{ object: large?.key, reason: error.message }]);
+    expect(run.memory.held).toBe(0);
+  });
+
+  test('with a layer that cannot be read every other is checked, each against its own hash list', async () => {
+    const scene = await makeScene('zlib');
+    const { chain, resources } = scene.run;
+    const job = { progress: newProgress(), signal: new AbortController().signal };
+    for (const [missing, layer] of chain.entries()) {
+      const rest = chain.filter((each) => each !== layer);
+      const told = { backupId: layer.metadata.backupId, object: 'its metadata', reason: 'absent' };
+      const verify = async () =>
+        (await runVerify(resources, { ...job, chain: rest, unreadable: [told] })).badRanges;
+      expect((await verify()).map(({ object }) => object)).toEqual(['its metadata']);
+      for (const { metadata, place } of rest) {
+        const [entry] = metadata.objects;
+        const list = sha256FileKey(place.prefix);
+        const whole = Buffer.from(scene.store.containers.get(testContainer)?.get(list) ?? []);
+        scene.store.corrupt(testContainer, list, (bytes) => {
+          const first = bytes.indexOf('"sha256s": [') + 24 + 72 * ((entry?.offset ?? 0) / blockSize);
+          bytes.write(bytes.toString('latin1', first, first + 1) === 'a' ? 'b' : 'a', first, 'latin1');
+          return bytes;
+        });
+        expect((await verify()).map(({ object }) => object).toSorted(), `layer ${missing}`).toEqual(
+          ['its metadata', entry?.key ?? ''].toSorted(),
+        );
+        scene.store.corrupt(testContainer, list, () => whole);
+      }
+    }
+    expect(resources.memory.held).toBe(0);
   });
 
   test('a changed digest in the newest hash list is corrupt', async () => {

@@ -102,7 +102,7 @@ export function createPipelineRun(store: ObjectStore, sealer: Sealer, ceilingByt
       return progress;
     },
     verify: (signal = new AbortController().signal) =>
-      runVerify(resources, { chain, progress: newProgress(), signal }),
+      runVerify(resources, { chain, unreadable: [], progress: newProgress(), signal }),
   };
 }
 
