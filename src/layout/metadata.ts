@@ -15,7 +15,10 @@ import { createObjectTable, namedTwice, sortedList, type ObjectRow } from './obj
 import { jsonText, pythonJson, pythonString } from './python-json.ts';
 import { layoutVersion } from './sha256-file.ts';
 
-/** Objects of one backup that are read at most: a full backup of 50 TiB in objects of 50 MiB, with 41 bytes of memory each. */
+/**
+ * Objects of one backup that are read at most, with 41 bytes of memory each: 25 TiB of data in objects of 25 MiB as they are made
+ * here, 50 TiB of zeros, or of anything that Cinder made, in objects of 50 MiB.
+ */
 export const maxObjects = 2 ** 20;
 /** Bytes of a document that are read at most: `maxObjects` entries as Python writes them, and 64 MiB for the rest. */
 export const maxMetadataBytes = maxObjects * 512 + 64 * 1024 * 1024;

@@ -14,6 +14,9 @@ export const foldedZeroBytes = 1024 * 1024;
 /** A slab that holds at least this much in small objects goes on at the next gap. */
 const smallBatchBytes = 1024 * 1024;
 
+/** Cinder's default object, which its readers inflate in memory at once; ours read such zeros without inflating them. */
+export const largestZeroBytes = 50 * 1024 * 1024;
+
 /** An object and its number, counting from 1 in order of offset. */
 export type NumberedObject = UnsealedObject & { readonly number: number };
 
@@ -35,6 +38,8 @@ export type AssemblerOutput = {
 export type Assembler = {
   data(offset: number, bytes: Buffer, digests: Buffer): Promise<void>;
   zero(offset: number, length: number): Promise<void>;
+  /** Throws `limit-exceeded` if so many bytes, none of them handed on yet, need more objects than a backup may have. */
+  requireRoom(dataBytes: number, zeroBytes: number): void;
   /** Makes objects of data from here on no longer than `bytes`, a multiple of the block size. */
   limitData(bytes: number): void;
   /** Hands on what is left. */
@@ -53,12 +58,20 @@ type Filling = {
   digestsUsed: number;
 };
 
-/** `objectBytes` is a multiple of the block size and at most a slab's. Throws `limit-exceeded` beyond 2^20 objects. */
-export function createAssembler(
-  sizes: { readonly objectBytes: number; readonly slabBytes: number; readonly blockSize: number },
-  output: AssemblerOutput,
-): Assembler {
-  const { objectBytes, slabBytes, blockSize } = sizes;
+export type AssemblerSizes = {
+  /** Of data: a multiple of the block size, at most a slab's. */
+  readonly objectBytes: number;
+  /** Of zeros: a multiple of the block size. */
+  readonly zeroObjectBytes: number;
+  readonly slabBytes: number;
+  readonly blockSize: number;
+  /** What to do about a backup of too many objects, for messages. */
+  readonly remedy: string;
+};
+
+/** Throws `limit-exceeded` beyond `maxObjects`. */
+export function createAssembler(sizes: AssemblerSizes, output: AssemblerOutput): Assembler {
+  const { objectBytes, zeroObjectBytes, slabBytes, blockSize, remedy } = sizes;
   const enough = Math.min(smallBatchBytes, Math.floor(slabBytes / 4));
   let filling: Filling | null = null;
   /** Whether the last object of `filling` may grow. */
@@ -69,10 +82,15 @@ export function createAssembler(
 
   const nextNumber = (): number => {
     objectCount += 1;
-    if (objectCount <= maxObjects) return objectCount;
+    requireCount(objectCount);
+    return objectCount;
+  };
+
+  const requireCount = (count: number): void => {
+    if (count <= maxObjects) return;
     throw new BackupError(
       'limit-exceeded',
-      `this backup would have more than ${maxObjects} objects: raise the object size or the gap that is merged, or do a full backup`,
+      `this backup would have more than ${maxObjects} objects, of at most ${objectBytes} bytes of data or ${zeroObjectBytes} of zeros: ${remedy}`,
     );
   };
 
@@ -152,8 +170,8 @@ export function createAssembler(
       return;
     }
     await close();
-    for (let done = 0; done < zero.length; done += objectBytes) {
-      const length = Math.min(objectBytes, zero.length - done);
+    for (let done = 0; done < zero.length; done += zeroObjectBytes) {
+      const length = Math.min(zeroObjectBytes, zero.length - done);
       await output.storeZeros({ number: nextNumber(), offset: zero.offset + done, length });
     }
   };
@@ -177,6 +195,9 @@ export function createAssembler(
       }
       await releaseZero(null);
       heldZero = { offset, length };
+    },
+    requireRoom(data, zero) {
+      requireCount(Math.ceil(data / objectBytes) + Math.ceil(zero / zeroObjectBytes));
     },
     limitData(bytes) {
       dataBytes = Math.min(objectBytes, bytes);

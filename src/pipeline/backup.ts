@@ -14,11 +14,11 @@ import { blockCount } from '../model/extent.ts';
 import { openSha256File, writeMetadata, type LayerHead } from '../layout/read-layer.ts';
 import type { Sha256File } from '../layout/sha256-file.ts';
 import type { ChangeEvent } from '../volume/block-source.ts';
-import { createAssembler, type Assembler } from './assembler.ts';
+import { createAssembler, largestZeroBytes, type Assembler, type AssemblerSizes } from './assembler.ts';
 import { compareChanges } from './compare.ts';
 import { startDigestWriter, type DigestWriter } from './digest-writer.ts';
 import type { BackupJob, BackupOutcome, Layer, PipelineResources } from './jobs.ts';
-import { memoryNeed } from './memory.ts';
+import { largestSlabBytes, memoryNeed } from './memory.ts';
 import { createObjectSink, type ObjectSink } from './object-sink.ts';
 import { openSlabs } from './slabs.ts';
 
@@ -68,9 +68,9 @@ async function transfer(
   const { source, way } = job;
   const { blockSize } = source;
   const { signal } = sink;
-  const wanted = Math.max(1, Math.floor(job.objectBytes / blockSize)) * blockSize;
-  const objectBytes = Math.min(wanted, slabObjectBytes);
-  const assembler = createAssembler({ objectBytes, slabBytes: slabObjectBytes, blockSize }, sink);
+  const assembler = createAssembler(sizesOf(job, slabObjectBytes), sink);
+  // Before anything is asked of the source or the store: it may all be zeros.
+  if (way.mode === 'full') assembler.requireRoom(0, source.lengthBytes);
   let writer: DigestWriter | null = null;
   let list: Sha256File | null = null;
   const stop = (reason: unknown) => {
@@ -112,6 +112,24 @@ async function transfer(
     await Promise.allSettled([sink.settle(), writer?.done]);
     await Promise.allSettled([list?.close()]);
   }
+}
+
+function sizesOf({ objectBytes, source, way }: BackupJob, slabObjectBytes: number): AssemblerSizes {
+  const { blockSize } = source;
+  const wholeBlocks = (bytes: number) => Math.max(1, Math.floor(bytes / blockSize)) * blockSize;
+  const wanted = wholeBlocks(objectBytes);
+  const dataBytes = Math.min(wanted, slabObjectBytes);
+  const larger =
+    dataBytes < wholeBlocks(largestSlabBytes)
+      ? `raise the object size and the memory ceiling, up to objects of ${largestSlabBytes} bytes`
+      : 'back this volume up with cinder-backup, whose objects are larger';
+  return {
+    objectBytes: dataBytes,
+    zeroObjectBytes: Math.max(dataBytes, Math.min(wanted, wholeBlocks(largestZeroBytes))),
+    slabBytes: slabObjectBytes,
+    blockSize,
+    remedy: way.mode === 'full' ? larger : `raise the gap that is merged, or do a full backup`,
+  };
 }
 
 /** The parent's hash list, which the caller closes. Throws `chain-broken` if its blocks are of another size, or the volume has shrunk. */
@@ -180,8 +198,10 @@ async function consume(
   if (way.mode !== 'delta') progress.plannedBytes = lengthBytes;
   for await (const event of changes) {
     if (event.kind === 'plan') {
-      const { data_bytes: data, zero_bytes: zero } = event.plan;
+      const { data_bytes: data, zero_bytes: zero, method } = event.plan;
       if (way.mode === 'delta' && data !== null && zero !== null) progress.plannedBytes = data + zero;
+      // Where allocation was not asked, what is planned as data may be zeros.
+      if (data !== null && zero !== null && method !== 'all') assembler.requireRoom(data, zero);
       if (data !== null) assembler.limitData(sharedObjectBytes(data, blockSize, threads));
       continue;
     }

@@ -25,7 +25,7 @@ import {
 import { sha256FileKey } from '../layout/names.ts';
 import { openSha256File } from '../layout/read-layer.ts';
 import { createDigestWindow, windowBytes, type DigestWindow } from './digest-window.ts';
-import { faultOf, fetchBatch, type FetchedObject, type FetchTools } from './fetch-batch.ts';
+import { faultOf, fetchBatch, holdsOurZeros, type FetchedObject, type FetchTools } from './fetch-batch.ts';
 import type { BadRange, Layer, PipelineResources, Progress } from './jobs.ts';
 import { memoryNeed } from './memory.ts';
 import type { ObjectFault } from './sealer.ts';
@@ -324,14 +324,16 @@ async function readLarge(run: Run, object: FetchedObject, slab: Slab, signal: Ab
       yield piece;
     }
   };
-  const read = () =>
-    resources.sealer.unsealStream({
+  const read = async () => {
+    if (data === null && (await holdsOurZeros(object, tools, signal))) return [];
+    return await resources.sealer.unsealStream({
       ...object.source,
       slab: slab.memory,
       pieces: pieces(),
       take: data === null ? null : take,
       signal,
     });
+  };
   const faults = await withLimit(tools.gets, read, signal).catch((error: unknown) => [faultOf(error, tools)]);
   report(run, object, faults);
   if (data === null) progress.doneBytes += totalLength(segments);

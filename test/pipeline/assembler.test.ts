@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest';
 import { digestBytes, zeroDigest } from '../../src/model/digest.ts';
+import { maxObjects } from '../../src/layout/metadata.ts';
 import { createAssembler, foldedZeroBytes, type Assembler } from '../../src/pipeline/assembler.ts';
 import { patternBytes } from '../support/random-volume.ts';
 
@@ -13,13 +14,19 @@ type Piece = {
 };
 
 /** An assembler whose batches are copied out and checked: every object must hold what its place says, and its digests. */
-function assemble(objectBlocks: number, slabBlocks: number) {
+function assemble(objectBlocks: number, slabBlocks: number, zeroBlocks = objectBlocks) {
   const pieces: Piece[] = [];
   const batches: number[] = [];
   let slabs = 0;
   const zeroAt = new Set<number>();
   const assembler: Assembler = createAssembler(
-    { objectBytes: objectBlocks * block, slabBytes: slabBlocks * block, blockSize: block },
+    {
+      objectBytes: objectBlocks * block,
+      zeroObjectBytes: zeroBlocks * block,
+      slabBytes: slabBlocks * block,
+      blockSize: block,
+      remedy: 'do something',
+    },
     {
       async takeSlab() {
         const memory = new SharedArrayBuffer(slabBlocks * block);
@@ -56,6 +63,8 @@ function assemble(objectBlocks: number, slabBlocks: number) {
     pieces,
     batches,
     slabs: () => slabs,
+    requireRoom: (dataBlocks: number, zeroBlockCount: number) =>
+      assembler.requireRoom(dataBlocks * block, zeroBlockCount * block),
     limitData: (blocks: number) => assembler.limitData(blocks * block),
     async data(firstBlock: number, blocks: number, lastBytes = block) {
       const length = (blocks - 1) * block + lastBytes;
@@ -146,6 +155,20 @@ describe('zeros', () => {
     ]);
   });
 
+  test('are cut at an object size of their own', async () => {
+    const scene = assemble(600, 1200, 1500);
+    await scene.zero(0, 3100);
+    await scene.data(3100, 700);
+    await scene.end();
+    expect(shown(scene.pieces)).toEqual([
+      '1: 0+1500 zero',
+      '2: 1500+1500 zero',
+      '3: 3000+100 zero',
+      '4: 3100+600 data',
+      '5: 3700+100 data',
+    ]);
+  });
+
   test('that are short are stored with the data they touch, on either side', async () => {
     const scene = assemble(5000, 10_000);
     await scene.zero(0, folded);
@@ -175,6 +198,17 @@ describe('zeros', () => {
     await scene.end();
     expect(shown(scene.pieces)).toEqual(['1: 0+4 data', '2: 4+4 data', '3: 8+3 data']);
   });
+});
+
+test('more objects than a backup may have are refused before there are any, with the remedy', () => {
+  const scene = assemble(2, 4, 10);
+  const refused = expect.objectContaining({
+    code: 'limit-exceeded',
+    message: expect.stringContaining('do something'),
+  });
+  scene.requireRoom(2 * (maxObjects - 3), 30);
+  expect(() => scene.requireRoom(2 * maxObjects, 1)).toThrow(refused);
+  expect(() => scene.requireRoom(0, 10 * maxObjects + 1)).toThrow(refused);
 });
 
 test('a slab that was being filled is freed when the work is abandoned', async () => {

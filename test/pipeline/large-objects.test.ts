@@ -2,7 +2,10 @@ import { hash } from 'node:crypto';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { BackupError } from '../../src/model/errors.ts';
 import { createSealer, type ObjectFault, type Sealer } from '../../src/pipeline/sealer.ts';
+import type { StreamPlan } from '../../src/protocol/calls.ts';
+import type { BlockSource } from '../../src/volume/block-source.ts';
 import { createFaultPlanStore } from '../support/fault-plan-store.ts';
+import { createFaultyStore } from '../support/faulty-store.ts';
 import { createMemoryStore } from '../support/memory-store.ts';
 import { createMemoryTarget, createMemoryVolume } from '../support/memory-volume.ts';
 import { createPipelineRun, testContainer } from '../support/pipeline-run.ts';
@@ -191,3 +194,92 @@ function blockDigests(bytes: Buffer, blockSize: number): Buffer {
   }
   return Buffer.concat(digests);
 }
+
+function unused(): never {
+  throw new Error('not asked for in a full backup');
+}
+
+describe('large volumes', () => {
+  const tebibyte = 1024 ** 4;
+  const { signal } = new AbortController();
+  const reached = new BackupError('bug', 'the first block was asked for');
+
+  /** A full backup of a volume of which only the plan is ever told. */
+  async function plan(
+    lengthBytes: number,
+    told: Pick<StreamPlan, 'method' | 'data_bytes' | 'zero_bytes'>,
+    objectBytes = 50 * mebibyte,
+  ) {
+    const source: BlockSource = {
+      lengthBytes,
+      blockSize: 32_768,
+      async *delta() {
+        await Promise.resolve();
+        yield { kind: 'plan', plan: { ...told, reason: 'a test' } };
+        throw reached;
+      },
+      digests: unused,
+      blocks: unused,
+    };
+    const store = createFaultyStore(createMemoryStore());
+    const failure = await createPipelineRun(store, sealer, 512 * mebibyte)
+      .backup({ source, objectBytes })
+      .catch((error: unknown) => error);
+    expect(store.history.filter((call) => call.startsWith('put '))).toEqual([]);
+    return failure;
+  }
+
+  test('of up to 25 TiB of data, and up to 50 TiB of zeros, are begun', async () => {
+    const bytes = (data: number, zero: number) => ({
+      method: 'allocation' as const,
+      data_bytes: data * tebibyte,
+      zero_bytes: zero * tebibyte,
+    });
+    expect(await plan(25 * tebibyte, bytes(25, 0))).toBe(reached);
+    expect(await plan(49 * tebibyte, bytes(0.5, 48.5))).toBe(reached);
+    expect(await plan(40 * tebibyte, { method: 'all', data_bytes: null, zero_bytes: null })).toBe(reached);
+  });
+
+  test('that need more objects are refused before the first byte, with what helps', async () => {
+    const data = 26 * tebibyte;
+    const full = { method: 'allocation', data_bytes: data, zero_bytes: 0 } as const;
+    expect(await plan(data, full)).toMatchObject({
+      code: 'limit-exceeded',
+      message: expect.stringMatching(/1048576 objects, .*with cinder-backup/),
+    });
+    expect(await plan(data, full, 8 * mebibyte)).toMatchObject({
+      code: 'limit-exceeded',
+      message: expect.stringMatching(/raise the object size/),
+    });
+    const unknown = { method: 'all', data_bytes: null, zero_bytes: null } as const;
+    expect(await plan(51 * tebibyte, unknown)).toMatchObject({ code: 'limit-exceeded' });
+  });
+
+  test('have zeros in objects larger than a slab, which verify checks without inflating them', async () => {
+    const random = createRandom();
+    const store = createMemoryStore();
+    let inflated = 0;
+    const counting: Sealer = {
+      ...sealer,
+      unsealStream(job) {
+        inflated += 1;
+        return sealer.unsealStream(job);
+      },
+    };
+    const run = createPipelineRun(store, counting, 8 * mebibyte);
+    const volume = createMemoryVolume(60 * mebibyte);
+    volume.write([{ offset: 0, length: 4096 }]);
+    const source = volume.source(volume.snapshot(), { blockSize: 4096 });
+    const { layer } = await run.backup({ source, objectBytes: 50 * mebibyte });
+    const lengths = Array.from(layer.metadata.objects, ({ length }) => length);
+    expect(lengths).toEqual([4096, 50 * mebibyte, 10 * mebibyte - 4096]);
+    expect(await run.verify(signal)).toMatchObject({ checkedBytes: 60 * mebibyte, badCount: 0 });
+    expect(inflated).toBe(0);
+    const target = createMemoryTarget(volume.bytes.length, random);
+    await run.restore(target);
+    expect(target.bytes.equals(volume.bytes)).toBe(true);
+    const key = layer.metadata.objects.at(1)?.key ?? '';
+    store.corrupt(testContainer, key, (bytes) => bytes.fill(9, 1000, 1001));
+    expect((await run.verify(signal)).badRanges).toMatchObject([{ object: key }]);
+  });
+});
