@@ -6,7 +6,8 @@
  * - Ranges are sorted, do not overlap, start on a block boundary and end on one or at the end of the volume.
  * - A range that carries digests has one for each block, the short last block included.
  * - Where the stream promises to cover given ranges, it leaves no gap in them and adds nothing to them.
- * - The totals are those of the frames that came.
+ * - The totals are those of the frames that came, and as many bytes as the plan says, where it says so: blocks that turn out to
+ *   be zeros move from data to zeros.
  */
 import { z } from 'zod';
 import { digestBytes } from '../model/digest.ts';
@@ -49,6 +50,7 @@ export function createStreamCheck(rules: StreamRules): StreamCheck {
   const counted = { data_bytes: 0, zero_bytes: 0, digests: 0, read_bytes: 0 };
   let position = rules.startOffset;
   let coverIndex = 0;
+  let plannedBytes: number | null = null;
   let stage: 'plan' | 'ranges' | 'ended' = 'plan';
 
   const violation = (sentence: string): BackupError =>
@@ -111,6 +113,10 @@ export function createStreamCheck(rules: StreamRules): StreamCheck {
         throw violation(`ended with ${field} ${totals[field]}, but ${counted[field]} came`);
       }
     }
+    const came = counted.data_bytes + counted.zero_bytes;
+    if (plannedBytes !== null && plannedBytes !== came) {
+      throw violation(`planned ${plannedBytes} bytes of data and zeros, but ended after ${came}`);
+    }
     return totals;
   };
 
@@ -139,6 +145,8 @@ export function createStreamCheck(rules: StreamRules): StreamCheck {
             throw violation(`plans a stream of ${frame.length} bytes, but the volume has ${lengthBytes}`);
           }
           const plan = parse(streamPlan, frame);
+          const { data_bytes: data, zero_bytes: zero } = plan;
+          plannedBytes = data === null || zero === null ? null : data + zero;
           stage = 'ranges';
           return { kind: 'plan', plan };
         }

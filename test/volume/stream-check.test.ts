@@ -7,6 +7,7 @@ import {
   encodeScripted,
   honestFrames,
   jsonReply,
+  scriptedDelta,
   scriptedVolume,
   streamReply,
   type ScriptedFrame,
@@ -19,6 +20,14 @@ const replaceAt = (frames: ScriptedFrame[], at: number, change: Partial<Scripted
 const documentOf = (frame: ScriptedFrame | undefined) => frame?.document as Record<string, number>;
 const firstData = (frames: readonly ScriptedFrame[]) => frames.findIndex((frame) => frame.type === 'data');
 
+/** Totals that are those of the frames, whatever was taken away. */
+const recounted = (frames: ScriptedFrame[]): ScriptedFrame[] => {
+  const sum = (type: ScriptedFrame['type']) =>
+    frames.filter((frame) => frame.type === type).reduce((total, { length }) => total + length, 0);
+  const hashed = frames.reduce((count, frame) => count + (frame.digests?.length ?? 0) / 32, 0);
+  const document = { data_bytes: sum('data'), zero_bytes: sum('zero'), digests: hashed, read_bytes: 0 };
+  return [...frames.slice(0, -1), { type: 'totals', offset: 0, length: 0, document }];
+};
 describe('a lie', () => {
   const volume = scriptedVolume();
   const lies: Record<string, (frames: ScriptedFrame[]) => ScriptedFrame[]> = {
@@ -76,6 +85,46 @@ describe('a lie', () => {
       expect(agent.asks).toHaveLength(1);
     });
   }
+
+  const increment = scriptedDelta();
+  const shortened: Record<string, (frames: ScriptedFrame[]) => ScriptedFrame[]> = {
+    'a changed range left out': (frames) => recounted(frames.toSpliced(2, 1)),
+    'an early end': (frames) => recounted(frames.toSpliced(3, frames.length - 4)),
+    'nothing at all': (frames) => recounted(frames.toSpliced(1, frames.length - 2)),
+    'a range more than was planned': (frames) =>
+      recounted(frames.toSpliced(1, 0, { type: 'zero', offset: 0, length: 4096 })),
+  };
+  for (const [name, bend] of Object.entries(shortened)) {
+    it(`about changes of ${name} is corrupt, though its totals are right`, async () => {
+      const { source, agent } = await openScriptedSource(increment, bent(increment, bend));
+      await expect(gather(source.delta(previous, never))).rejects.toMatchObject({
+        code: 'corrupt',
+        message: expect.stringMatching(/planned \d+ bytes/),
+      });
+      expect(agent.asks).toHaveLength(1);
+    });
+
+    it(`about changes of ${name} is corrupt in the second part of a cut stream`, async () => {
+      const { source } = await openScriptedSource(increment, (ask, index) => {
+        const frames = honestFrames(increment, kindOf(ask), ask.document);
+        return index === 0
+          ? streamReply(encodeFrames(frames.slice(0, 2)), { ending: 'close' })
+          : streamReply(encodeFrames(bend(frames)));
+      });
+      await expect(gather(source.delta(previous, never))).rejects.toMatchObject({ code: 'corrupt' });
+    });
+  }
+
+  it('is none where planned data turns out to be zeros, or where nothing was planned', async () => {
+    const planned = (document: Record<string, unknown>) => (frames: ScriptedFrame[]) =>
+      replaceAt(frames, 0, { document: { ...documentOf(frames[0]), ...document } });
+    const frames = honestFrames(increment, 'delta');
+    const { data_bytes: data = 0, zero_bytes: zeros = 0 } = documentOf(frames[0]);
+    for (const document of [{ data_bytes: data + zeros, zero_bytes: 0 }, { data_bytes: null }]) {
+      const { source } = await openScriptedSource(increment, bent(increment, planned(document)));
+      expect(said(await gather(source.delta(previous, never)))).toEqual(truthOf(increment));
+    }
+  });
 
   it('is found before the frame that holds it is handed on', async () => {
     const { source } = await openScriptedSource(
