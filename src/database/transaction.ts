@@ -17,6 +17,9 @@ import type { Tables } from './tables.ts';
 
 export type Outcome = 'undone' | 'unknown';
 
+/** What helps a database whose file system is full. */
+export const roomRemedy = 'make room where the database is: what waits for it goes on then';
+
 /** What became of the statement that `error` ended. */
 export function outcomeOf(error: unknown): Outcome {
   return isBackupError(error) && error.details['outcome'] === 'unknown' ? 'unknown' : 'undone';

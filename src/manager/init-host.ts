@@ -26,6 +26,7 @@ import { dropSnapshotsOf, dropStaleSnapshots } from './backup-snapshots.ts';
 import { endTemporaries, failBackup, releaseSource } from './end-backup.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
 import { endRestore, giveBackRestored } from './restore-backup.ts';
+import { persistAndTell } from './row-step.ts';
 
 const interrupted = 'incomplete backup reset on manager restart';
 
@@ -53,7 +54,9 @@ export async function reconcile(
   const deleting: Backup[] = [];
   let reset = 0;
   const group = createTaskGroup(sideBySide, signal);
-  for (const backup of await listIncompleteBackups(database.sql, options.host)) {
+  const incomplete = await listIncompleteBackups(database.sql, options.host);
+  // What takes room goes first: rows may be waiting for it, where the database is on the same file system.
+  for (const backup of incomplete.toSorted((a, b) => isCreating(b) - isCreating(a))) {
     const { id, status } = backup;
     if (status === 'deleting' && backup.encryptionKeyId === null) deleting.push(backup);
     else if (status === 'creating' && backup.service === null && hasQueue) continue;
@@ -81,16 +84,22 @@ export function isBeingImported({ status, volumeId }: Backup): boolean {
   return status === 'creating' && volumeId === '00000000-0000-0000-0000-000000000000';
 }
 
+function isCreating({ status }: Backup): number {
+  return Number(status === 'creating');
+}
+
 /** Ends a `creating`, a `restoring`, or a `deleting` that nobody else can go on with. */
 export async function endInterrupted(
   environment: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,
 ): Promise<void> {
-  if (isBeingImported(backup)) await failBackup(environment, backup.id, interrupted);
+  const fail = () => failBackup(environment, backup.id, interrupted);
+  if (isBeingImported(backup)) await persistAndTell(environment.log, fail, signal);
   else if (backup.status === 'creating') await endCreating(environment, backup, signal);
-  else if (backup.status === 'restoring') await endRestoring(environment, backup);
-  else await endDeletingEncrypted(environment, backup);
+  else if (backup.status === 'restoring') {
+    await persistAndTell(environment.log, () => endRestoring(environment, backup), signal);
+  } else await persistAndTell(environment.log, () => endDeletingEncrypted(environment, backup), signal);
 }
 
 /** Objects of a backup that has a count are whole: they go when somebody deletes the backup. What another driver made is its own. */
@@ -113,8 +122,8 @@ async function endCreating(
       await attempt('objects', () => removeObjects(resources.store, backup, signal));
     await attempt('snapshot', () => dropSnapshotsOf(environment, backup, signal));
   }
-  await releaseSource(environment, backup);
-  await failBackup(environment, backup.id, interrupted);
+  await persistAndTell(environment.log, () => releaseSource(environment, backup), signal);
+  await persistAndTell(environment.log, () => failBackup(environment, backup.id, interrupted), signal);
 }
 
 async function endRestoring(environment: ManagerEnvironment, backup: Backup): Promise<void> {

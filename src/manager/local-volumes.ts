@@ -22,6 +22,7 @@ import { gibibyte, toGiB, type Snapshot, type Volume, type VolumeStatus } from '
 import type { VolumeInfo } from '../protocol/calls.ts';
 import type { ManagerEnvironment, StorageBackend } from './environment.ts';
 import { endDeletion, endExtending, reconcileVolumes } from './reconcile-volumes.ts';
+import { persistAndTell } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
 
 export type LocalVolumes = {
@@ -265,7 +266,8 @@ export function createLocalVolumes(
     },
 
     async reconcile(signal) {
-      await reconcileVolumes(environment, backend, signal);
+      const reconcile = () => reconcileVolumes(environment, backend, signal);
+      await persistAndTell(environment.log, reconcile, signal);
     },
   };
 }

@@ -28,6 +28,7 @@ import { requestBackup, type BackupRequest } from './request-backup.ts';
 import { requestDelete } from './request-delete.ts';
 import { requestRestore, type MakeVolume } from './request-restore.ts';
 import { resetStatus } from './reset-status.ts';
+import { persistAndTell } from './row-step.ts';
 import { createStartVerbs, type StartVerbs } from './start-verbs.ts';
 
 export type Started<T> = T & { readonly operation: StartedOperation };
@@ -74,8 +75,11 @@ export function createManager(
   return {
     async initHost(signal) {
       const { host, availabilityZone } = environment.options;
-      await registerBackupService(sql, host, availabilityZone, environment.clock.now());
       const { reset, deleting, droppedSnapshots } = await reconcile(environment, { hasQueue: false }, signal);
+      const register = async () => {
+        await registerBackupService(sql, host, availabilityZone, environment.clock.now());
+      };
+      await persistAndTell(environment.log, register, signal);
       environment.log.info({ reset, deleting: deleting.length, droppedSnapshots }, 'earlier work put right');
       for (const backup of deleting) verbs.remove(scopeOf(serviceContext(backup)), backup);
     },

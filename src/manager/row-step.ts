@@ -1,5 +1,6 @@
 /** Steps on rows that have to be made, because nothing else gives back what a row holds. */
 import { retry } from '../async/backoff.ts';
+import type { Logger } from '../log.ts';
 import { isBackupError } from '../model/errors.ts';
 
 const isRetryable = (error: unknown) => isBackupError(error, 'database-unavailable');
@@ -41,6 +42,24 @@ export async function persistAvailable(commit: () => Promise<void>, signal: Abor
       if (isUncertain && isDone) return;
       isUncertain ||= isBackupError(error, 'database-unavailable');
       throw error;
+    }
+  }, signal);
+}
+
+/** `persist` of what nobody has asked for who could be told of an error: says once in the log what it waits for. */
+export async function persistAndTell(
+  log: Logger,
+  step: () => Promise<void>,
+  signal: AbortSignal,
+): Promise<void> {
+  let isTold = false;
+  await persist(async () => {
+    try {
+      await step();
+    } catch (err) {
+      if (isRetryable(err) && !isTold) log.warn({ err }, 'earlier work waits for the database');
+      isTold = true;
+      throw err;
     }
   }, signal);
 }

@@ -1,11 +1,12 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { DatabaseSync } from 'node:sqlite';
-import { afterEach, beforeEach, expect, test } from 'vitest';
+import { afterEach, beforeEach, expect, onTestFinished, test } from 'vitest';
 import { findBackup, insertBackup } from '../../src/database/backups.ts';
 import { openSqliteDatabase } from '../../src/database/sqlite/sqlite-database.ts';
 import { lockStateDirectory } from '../../src/database/sqlite/sqlite-lock.ts';
+import { loopMountObstacle, mountLoop } from '../support/loop-mount.ts';
 import { newBackup } from './rows.ts';
 
 let directory: string;
@@ -49,7 +50,6 @@ test('a file of a newer version is refused and left alone', () => {
 });
 
 test('a file that is no database is corrupt, and says which file', async () => {
-  const { writeFile } = await import('node:fs/promises');
   const path = join(directory, 'a.sqlite');
   await writeFile(path, 'these are not the bytes of a database '.repeat(100));
   expect(() => openSqliteDatabase(path)).toThrow(expect.objectContaining({ code: 'corrupt' }));
@@ -93,3 +93,46 @@ test('a state directory has one service at a time', () => {
   first.release();
   lockStateDirectory(path, directory).release();
 });
+
+const obstacle = await loopMountObstacle('tmpfs');
+test.skipIf(obstacle !== null)(
+  'a file system without room is a database that is away, undoes what was begun, and comes back with room',
+  async () => {
+    const mount = await mountLoop('tmpfs', { sizeBytes: 2 * 1024 * 1024 });
+    onTestFinished(() => mount.unmount());
+    const database = openSqliteDatabase(join(mount.directory, 'a.sqlite'));
+    onTestFinished(() => database.close());
+    const now = new Date();
+    const kept = newBackup({ name: 'kept' });
+    await insertBackup(database.sql, kept, now);
+    const filling = join(mount.directory, 'filling');
+    await writeFile(filling, Buffer.alloc(4 * 1024 * 1024)).catch(() => undefined);
+
+    const lost: string[] = [];
+    const fill = async () => {
+      for (;;) {
+        await database.transaction(async (sql) => {
+          for (let n = 0; n < 100; n += 1) {
+            const one = newBackup({ name: 'x'.repeat(200) });
+            lost.push(one.id);
+            await insertBackup(sql, one, now);
+          }
+        });
+        lost.length = 0;
+      }
+    };
+    await expect(fill()).rejects.toMatchObject({
+      code: 'database-unavailable',
+      retryable: true,
+      message: expect.stringContaining('make room'),
+    });
+    for (const id of lost) expect(await findBackup(database.sql, id)).toBeUndefined();
+    expect((await findBackup(database.sql, kept.id))?.name).toBe('kept');
+    await rm(filling);
+    const later = newBackup({ name: 'later' });
+    await database.transaction(async (sql) => {
+      await insertBackup(sql, later, now);
+    });
+    expect((await findBackup(database.sql, later.id))?.name).toBe('later');
+  },
+);

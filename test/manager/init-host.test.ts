@@ -96,6 +96,26 @@ test('a create that died when its objects were counted keeps them for who delete
   expect(keysIn(rig)).toEqual([]);
 });
 
+test('a start whose database has no room removes half-made objects first, and waits for the rows', async () => {
+  await rig.close();
+  let left: boolean | undefined;
+  const onLine = (line: string) => {
+    if (line.includes('earlier work waits for the database'))
+      left ??= keysIn(rig).some((key) => key.includes(half.id));
+  };
+  rig = createRig(machine, { onLine });
+  volumeId = await rig.addVolume(40 * blockSize);
+  const { row: half } = await rig.backup(volumeId);
+  await leave(half.id, 'creating', { object_count: null });
+  await leaveVolume(volumeId, 'backing-up', 'available');
+  expect(keysIn(rig).some((key) => key.includes(half.id))).toBe(true);
+  rig.failDatabase(1, 6);
+  await restart();
+  expect(left).toBe(false);
+  expect((await rig.row(half.id)).status).toBe('error');
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
 test('a restore that died leaves the volume in error_restoring and the backup available', async () => {
   const target = await rig.addVolume(40 * blockSize, 9);
   await leave(full.id, 'restoring', { restore_volume_id: target });

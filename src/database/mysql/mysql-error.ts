@@ -1,6 +1,12 @@
 /** Errors of MySQL and MariaDB, and of the way to them, as ours (https://mariadb.com/kb/en/mariadb-error-codes/). */
 import { BackupError, messageOf, type ErrorCode } from '../../model/errors.ts';
-import type { Outcome } from '../transaction.ts';
+import { roomRemedy, type Outcome } from '../transaction.ts';
+
+/** The server has no room. */
+const full = new Set([
+  1021, // disk full
+  1114, // table full
+]);
 
 /** The server said no, and may say yes later; nothing of the statement, or of its transaction, was done. */
 const refusals = new Set([
@@ -26,8 +32,6 @@ const codes: ReadonlyMap<number, ErrorCode> = new Map([
   [1264, 'message-invalid'], // out of range
   [1366, 'message-invalid'], // characters that the column cannot hold
   [1406, 'message-invalid'], // too long
-  [1021, 'store-full'],
-  [1114, 'store-full'],
   [1044, 'config-invalid'], // access to the database denied
   [1045, 'config-invalid'], // user or password
   [1049, 'config-invalid'], // unknown database
@@ -51,11 +55,13 @@ export function mysqlError(
   if (known !== undefined) return new BackupError(known, sentence, { cause: error });
   if (isTlsRefusal(error)) return new BackupError('config-invalid', sentence, { cause: error });
   const isAnswer = number >= 1000;
-  if (isAnswer && !refusals.has(number) && !farewells.has(number)) {
+  const isRefusal = refusals.has(number) || full.has(number);
+  if (isAnswer && !isRefusal && !farewells.has(number)) {
     return new BackupError('bug', sentence, { cause: error });
   }
-  const outcome = refusals.has(number) ? 'undone' : at.lost;
-  return new BackupError('database-unavailable', sentence, { cause: error, details: { outcome } });
+  const outcome = isRefusal ? 'undone' : at.lost;
+  const message = full.has(number) ? `${sentence}; ${roomRemedy}` : sentence;
+  return new BackupError('database-unavailable', message, { cause: error, details: { outcome } });
 }
 
 /**

@@ -1,11 +1,15 @@
 /** Errors of PostgreSQL, and of the way to it, as ours (https://www.postgresql.org/docs/current/errcodes-appendix.html). */
 import { BackupError, messageOf, type ErrorCode } from '../../model/errors.ts';
-import type { Outcome } from '../transaction.ts';
+import { roomRemedy, type Outcome } from '../transaction.ts';
+
+/** disk_full */
+const full = '53100';
 
 /** SQLSTATE by its beginning: the server said no, and may say yes later; nothing of the transaction was done. */
 const refusals = [
   '25006', // read-only: a standby, or a primary that is about to be one
   '40', // deadlock, serialization
+  full,
   '53300', // too many connections
   '53400',
   '55P03', // lock not available
@@ -29,7 +33,6 @@ const codes: readonly (readonly [string, ErrorCode])[] = [
   ['42501', 'config-invalid'],
   ['42P01', 'version-unsupported'],
   ['42703', 'version-unsupported'],
-  ['53100', 'store-full'],
 ];
 
 /** Turns an error of pg into ours. `what` names what was tried, `lost` what became of it if the connection was lost. */
@@ -51,7 +54,8 @@ export function postgresError(
     return new BackupError('config-invalid', sentence, { cause: error });
   }
   const outcome = isAnswer && refusals.some(begins) ? 'undone' : at.lost;
-  return new BackupError('database-unavailable', sentence, { cause: error, details: { outcome } });
+  const message = isAnswer && code === full ? `${sentence}; ${roomRemedy}` : sentence;
+  return new BackupError('database-unavailable', message, { cause: error, details: { outcome } });
 }
 
 /** The certificate, or the server's lack of one, is wrong now and will be then. */

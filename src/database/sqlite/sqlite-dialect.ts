@@ -2,12 +2,16 @@
 import { DatabaseSync, type SQLInputValue, type SQLOutputValue } from 'node:sqlite';
 import { SqliteDialect, type SqliteDatabase } from 'kysely';
 import { BackupError, messageOf, type ErrorCode } from '../../model/errors.ts';
+import { roomRemedy } from '../transaction.ts';
+
+/** SQLITE_FULL. Whoever has a row in hand waits until there is room. */
+const full = 13;
 
 /** SQLite's primary result codes, https://sqlite.org/rescode.html. */
 const codes: Readonly<Record<number, ErrorCode>> = {
   8: 'database-unavailable',
   11: 'corrupt',
-  13: 'store-full',
+  [full]: 'database-unavailable',
   14: 'database-unavailable',
   19: 'already-exists',
   26: 'corrupt',
@@ -25,7 +29,10 @@ export function sqliteError(what: string, error: unknown): BackupError {
   if (error instanceof BackupError) return error;
   const number = error instanceof Error && 'errcode' in error ? Number(error.errcode) : Number.NaN;
   const code = codes[number & 0xff] ?? 'bug';
-  return new BackupError(code, `the database could not ${what}: ${messageOf(error)}`, { cause: error });
+  const remedy = (number & 0xff) === full ? `; ${roomRemedy}` : '';
+  return new BackupError(code, `the database could not ${what}: ${messageOf(error)}${remedy}`, {
+    cause: error,
+  });
 }
 
 function adapt(connection: DatabaseSync): SqliteDatabase {
@@ -33,10 +40,15 @@ function adapt(connection: DatabaseSync): SqliteDatabase {
     close: () => connection.close(),
     prepare: (text) => {
       const statement = translated(text, () => connection.prepare(text));
+      const isRollback = text === 'rollback';
       return {
         reader: statement.columns().length > 0,
         all: (values) => translated(text, () => statement.all(...values.map(toSqlite))),
-        run: (values) => translated(text, () => statement.run(...values.map(toSqlite))),
+        run: (values) => {
+          // A full disk has rolled back by itself, and the error of a second one would hide the first.
+          if (isRollback && !connection.isTransaction) return { changes: 0, lastInsertRowid: 0 };
+          return translated(text, () => statement.run(...values.map(toSqlite)));
+        },
         iterate: (values): IterableIterator<Record<string, SQLOutputValue>> =>
           translated(text, () => statement.iterate(...values.map(toSqlite))),
       };
