@@ -1,6 +1,6 @@
 /**
  * The operations of this process: what runs, how far it is, and what became of it. A bounded number runs at
- * once, the rest waits in order; deletions have places of their own, since they do not wait for backups in Cinder. Finished ones are remembered up to a bound, and of what a verify found bad so much.
+ * once, the rest waits in order; deletions have places of their own, since they do not wait for backups in Cinder. Finished ones are remembered up to a bound, and the bad ranges of verifies up to a lower one.
  * The registry is where a failed operation is logged; the verbs only throw.
  */
 import { randomUUID } from 'node:crypto';
@@ -99,6 +99,9 @@ type Entry = {
   done: Promise<void>;
 };
 
+/** Finished verifies whose bad ranges are remembered one by one: each may have a thousand. */
+const toldVerifies = 20;
+
 export function createOperations(deps: {
   /** Operations that run at once (`backup_max_operations`). */
   readonly maxRunning: number;
@@ -170,6 +173,17 @@ export function createOperations(deps: {
     clearTimeout(timer);
   };
 
+  /** Of verifies but the last ones only the counts stay. */
+  const forgetRanges = () => {
+    let told = 0;
+    for (const operation of Array.from(finished.values()).toReversed()) {
+      const { id, verified } = operation;
+      if (verified === null || verified.badRanges.length === 0) continue;
+      told += 1;
+      if (told > toldVerifies) finished.set(id, { ...operation, verified: { ...verified, badRanges: [] } });
+    }
+  };
+
   const finish = (entry: Entry) => {
     const operation = describe(entry, clock.now());
     open.delete(entry.id);
@@ -178,6 +192,7 @@ export function createOperations(deps: {
       if (finished.size <= deps.maxFinished) break;
       finished.delete(oldest);
     }
+    if (operation.verified !== null) forgetRanges();
     deps.onFinished?.(operation);
   };
 

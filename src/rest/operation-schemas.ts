@@ -54,7 +54,7 @@ export const operationView = z
               reason: z.string(),
             }),
           )
-          .describe('the first thousand'),
+          .describe('the first thousand; those of the last twenty verifies that found any are kept'),
       })
       .nullable()
       .describe('of a verify'),

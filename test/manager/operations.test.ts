@@ -194,3 +194,27 @@ test('there is room for more until the queue is full', async () => {
   expect(() => operations.requireRoom()).toThrow(expect.objectContaining({ code: 'busy' }));
   await operations.drain(0);
 });
+
+const outcome = (n: number) => ({
+  checkedBytes: 5000,
+  badCount: n,
+  badBytes: 10,
+  badRanges: [{ offset: n, length: 10, backupId: 'b', object: 'o', reason: 'bad' }],
+});
+
+test('of verifies that found much all counts are kept, and the ranges of the last twenty', async () => {
+  const { operations } = setUp({ maxFinished: 100 });
+  const ids: string[] = [];
+  for (let n = 0; n < 25; n += 1) {
+    const { id, done } = operations.start({ ...subject, verb: 'verify' }, async (run) =>
+      run.keep(outcome(n)),
+    );
+    await done;
+    ids.push(id);
+  }
+  const found = ids.map((id) => operations.get(id)?.verified);
+  expect(found.map((verified) => verified?.badCount)).toEqual(Array.from({ length: 25 }, (_, n) => n));
+  expect(found.slice(0, 5).map((verified) => verified?.badRanges)).toEqual([[], [], [], [], []]);
+  expect(found.slice(5)).toEqual(Array.from({ length: 20 }, (_, n) => outcome(n + 5)));
+  expect(operations.list().map(({ id }) => id)).toEqual(ids.toReversed());
+});
