@@ -6,6 +6,7 @@
  * Names are checked by the schemas before a handler sees them. Every stream ends, and lets go of its files and jobs,
  * when its client leaves or the app is closed.
  */
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import swagger from '@fastify/swagger';
 import { fastify, type FastifyInstance } from 'fastify';
 import {
@@ -84,6 +85,11 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
   const requests = createRequests({
     streams: maxStreams,
     snapshots: options.maxSnapshots ?? maxStreams,
+  });
+  // Node would tell every client to go on; a route that may refuse does it by itself.
+  app.server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
+    if (request.method !== 'PUT') response.writeContinue();
+    app.server.emit('request', request, response);
   });
   app.addHook('preClose', async () => requests.stop());
 

@@ -8,7 +8,7 @@ export type RequestKind = 'streams' | 'snapshots';
 export type Requests = {
   /**
    * A controller that is aborted when the client leaves or the agent stops, until `done` is called. Throws
-   * `agent-unavailable` while as many of its kind as are allowed are being served.
+   * `busy` while as many of its kind as are allowed are being served.
    */
   begin(
     kind: RequestKind,
@@ -23,8 +23,8 @@ export function createRequests(limits: Readonly<Record<RequestKind, number>>): R
     begin(kind, reply) {
       if (active[kind].size >= limits[kind]) {
         throw new BackupError(
-          'agent-unavailable',
-          `the agent serves ${limits[kind]} ${kind} already: try again later`,
+          'busy',
+          `the agent serves ${limits[kind]} ${kind} already: try again later, or raise its --max-streams ([delta] agent_max_streams)`,
         );
       }
       const controller = new AbortController();

@@ -38,6 +38,7 @@ export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
     async ({ params, raw }, reply) => {
       const backend = backendOf(params.backend);
       const { controller, done } = requests.begin('streams', reply);
+      if (raw.headers.expect !== undefined) reply.raw.writeContinue();
       try {
         await using held = new AsyncDisposableStack();
         const target = await backend.openTarget(params.volume);

@@ -29,6 +29,7 @@ export type AgentConfig = ListenConfig & {
   readonly tokenFile: string | undefined;
   readonly clientCaFile: string | undefined;
   readonly allowPlaintext: boolean;
+  readonly maxStreams: number;
 };
 
 export type DeltaConfig = {
@@ -73,6 +74,7 @@ export function readDeltaConfig(settings: Settings): DeltaConfig {
       tokenFile: options.agent_token_file,
       clientCaFile: options.agent_client_ca_file,
       allowPlaintext: options.agent_allow_plaintext,
+      maxStreams: options.agent_max_streams,
     },
     rest: {
       host: options.rest_listen,

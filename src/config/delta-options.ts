@@ -45,6 +45,12 @@ export const deltaOptions = {
     default: false,
     help: 'Let the agent accept its token over plain HTTP on an address that is not loopback: only on a network that is trusted.',
   }),
+  agent_max_streams: integer({
+    default: 32,
+    min: 1,
+    max: 4096,
+    help: 'Streams that the agent serves at once, and snapshots that it makes; further ones are asked to wait. A backup or a restore has one, a comparing backup two; each takes at most 7 MiB of memory.',
+  }),
   rest_listen: text({
     default: '127.0.0.1',
     help: 'The address that the REST API and the metrics listen on.',

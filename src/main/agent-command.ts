@@ -26,6 +26,7 @@ or
                          serve HTTPS
   --tls-ca FILE          let in clients with a certificate of this authority only
   --allow-plaintext      let a token pass over plain HTTP on a network that is trusted
+  --max-streams N        streams, and snapshots, that are served at once (32); others are asked to wait
   --log-level NAME       trace, debug, info, warn, error (info)
 `;
 
@@ -36,10 +37,21 @@ export type AgentSettings = {
   readonly port: number;
   readonly access: AgentAccess;
   readonly allowPlaintext: boolean;
+  readonly maxStreams: number | undefined;
   readonly logLevel: string;
 };
 
-const names = ['directory', 'name', 'listen', 'token-file', 'tls-cert', 'tls-key', 'tls-ca', 'log-level'];
+const names = [
+  'directory',
+  'name',
+  'listen',
+  'token-file',
+  'tls-cert',
+  'tls-key',
+  'tls-ca',
+  'max-streams',
+  'log-level',
+];
 
 /** Reads the flags. Throws `config-invalid` with everything that is wrong. */
 export async function parseAgentFlags(args: readonly string[]): Promise<AgentSettings> {
@@ -64,6 +76,7 @@ export async function parseAgentFlags(args: readonly string[]): Promise<AgentSet
     flags.refuse('--tls-cert and --tls-key go together');
   if (flags.isSet('tls-ca') && !flags.isSet('tls-cert'))
     flags.refuse('--tls-ca needs --tls-cert and --tls-key');
+  const maxStreams = flags.integer('max-streams', { minimum: 1, maximum: 4096 });
   flags.requireValid();
   return {
     directory: directory ?? '',
@@ -72,6 +85,7 @@ export async function parseAgentFlags(args: readonly string[]): Promise<AgentSet
     port,
     access: { token, tls: cert === undefined || key === undefined ? undefined : { cert, key, ca } },
     allowPlaintext: flags.isSet('allow-plaintext'),
+    maxStreams,
     logLevel: flags.choice('log-level', logLevels) ?? 'info',
   };
 }

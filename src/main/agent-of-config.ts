@@ -26,10 +26,10 @@ export async function runConfiguredAgent(args: readonly string[]): Promise<numbe
   for (const warning of warnings) log.warn(warning);
   const { agent: listen } = config.delta;
   const access = await readListenAccess(listen);
-  const { allowPlaintext, host, port } = listen;
+  const { allowPlaintext, host, maxStreams, port } = listen;
   return await runUntilSignal(log, async () => {
     const backends = await openBackends(config.backends, log);
-    return await createAgent({ backends, access, host, port, allowPlaintext, log });
+    return await createAgent({ backends, access, host, port, allowPlaintext, maxStreams, log });
   });
 }
 

@@ -5,7 +5,7 @@
  * Idempotent calls are tried again; creating a volume is not.
  */
 import { z } from 'zod';
-import { retry, type RetryPolicy } from '../async/backoff.ts';
+import type { RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, isBackupError } from '../model/errors.ts';
 import { backendNamePattern, requireSnapshotName, requireVolumeName } from '../model/names.ts';
@@ -25,6 +25,7 @@ import {
 import { createAgentConnection, type AgentAccess } from './agent-connection.ts';
 import { createAgentSource, type SourceRequest } from './agent-source.ts';
 import type { BlockSource, RestoreTarget } from './block-source.ts';
+import { retryAgent } from './busy-agent.ts';
 import { openRestoreTarget } from './restore-target.ts';
 
 export type AgentClient = {
@@ -66,12 +67,15 @@ export type AgentClientOptions = {
   readonly access: AgentAccess;
   readonly log: Logger;
   readonly retry?: RetryPolicy;
+  /** How long an agent that serves as many as it may is waited for: ten minutes unless given. */
+  readonly mostBusyMs?: number;
   /** Silence of an agent that breaks a stream; it sends idle frames each 10 s. */
   readonly idleTimeoutMs?: number;
 };
 
 /** About half a minute of trying: an agent that is restarted comes back. */
 const defaultRetry: RetryPolicy = { attempts: 8, firstDelayMs: 250, maxDelayMs: 10_000 };
+const defaultBusyMs = 600_000;
 const defaultIdleTimeoutMs = 60_000;
 const callTimeoutMs = 60_000;
 /** A snapshot may be a copy of the volume where the file system has no reflink. */
@@ -79,13 +83,13 @@ const snapshotTimeoutMs = 4 * 3_600_000;
 
 /** Throws `config-invalid` if the address is not one. Names are checked before they become part of a path. */
 export function createAgentClient(options: AgentClientOptions): AgentClient {
-  const policy = options.retry ?? defaultRetry;
+  const policy = { ...(options.retry ?? defaultRetry), mostBusyMs: options.mostBusyMs ?? defaultBusyMs };
   const idleTimeoutMs = options.idleTimeoutMs ?? defaultIdleTimeoutMs;
   const { access, log } = options;
   const connection = createAgentConnection({ url: options.url, access, idleTimeoutMs });
 
   const repeated = <T>(call: string, signal: AbortSignal, work: () => Promise<T>): Promise<T> =>
-    retry(policy, work, {
+    retryAgent(policy, work, {
       isRetryable: (error) => isBackupError(error) && error.retryable,
       onRetry: (err, attempt, delayMs) =>
         log.warn({ agent: connection.url, call, attempt, delayMs, err }, 'agent call failed: trying again'),

@@ -24,11 +24,16 @@ export type Upload = {
 };
 
 const connectTimeoutMs = 10_000;
+/** An agent of another make may not answer the question whether it takes the body: then it is sent unasked. */
+const continueTimeoutMs = 5_000;
 /** The answer comes after the bytes are on stable storage, which may be all of a large volume. */
 const answerTimeoutMs = 1_800_000;
 const maxAnswerBytes = 1024 * 1024;
 
-/** Connects and sends the head of the request and `first`. `idleTimeoutMs` bounds how long nothing may move. */
+/**
+ * Connects, sends the head of the request, waits until the agent wants the body (RFC 9110, 10.1.1), and sends `first`.
+ * `idleTimeoutMs` bounds how long nothing may move. Throws what the agent answers instead: `busy`, say.
+ */
 export async function openUpload(options: {
   readonly url: string;
   readonly access: AgentAccess;
@@ -47,7 +52,7 @@ export async function openUpload(options: {
     method: 'PUT',
     agent,
     timeout: connectTimeoutMs,
-    headers: { ...authorization(access.token), 'content-type': streamContentType },
+    headers: { ...authorization(access.token), 'content-type': streamContentType, expect: '100-continue' },
     ...definedOf(access.tls ?? {}),
   });
 
@@ -123,6 +128,16 @@ export async function openUpload(options: {
       request.uncork();
     });
 
+  const wanted = Promise.withResolvers<undefined>();
+  const timer = setTimeout(() => wanted.resolve(undefined), continueTimeoutMs);
+  request.once('continue', () => wanted.resolve(undefined));
+  answered.promise.catch((error: unknown) => wanted.reject(error));
+  request.flushHeaders();
+  try {
+    await wanted.promise;
+  } finally {
+    clearTimeout(timer);
+  }
   await write([options.first]);
   request.setTimeout(options.idleTimeoutMs);
 

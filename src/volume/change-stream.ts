@@ -7,7 +7,7 @@
  * block is asked for once more, for their sake.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { jitteredBackoffMs, type RetryPolicy } from '../async/backoff.ts';
+import { jitteredBackoffMs } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
 import { fromOffset, type Extent } from '../model/extent.ts';
@@ -15,6 +15,7 @@ import type { StreamTotals } from '../protocol/calls.ts';
 import { createFrameDecoder, type FrameDecoder } from '../protocol/frames.ts';
 import type { PieceBatch } from './agent-connection.ts';
 import type { ChangeEvent } from './block-source.ts';
+import { createBusyWait, type AgentRetry } from './busy-agent.ts';
 import { createStreamCheck, type StreamCheck, type StreamRules } from './stream-check.ts';
 
 /** One stream to be read to its end, however many requests that takes. */
@@ -28,7 +29,7 @@ export type ChangeStreamRequest = StreamRules & {
 
 export type ChangeStreamPolicy = {
   /** Attempts are counted anew whenever one has brought the stream forward. */
-  readonly retry: RetryPolicy;
+  readonly retry: AgentRetry;
   readonly log: Logger;
 };
 
@@ -37,7 +38,7 @@ type Counters = { -readonly [field in keyof StreamTotals]: StreamTotals[field] }
 /**
  * The events of a stream: one plan (the first request's), ranges, one totals event. The totals count what was
  * handed on; `read_bytes` of a request that was cut is not known and counts as the data that arrived.
- * Throws `corrupt`, `agent-unavailable` when the attempts are used up, what the agent reports, or `cancelled`.
+ * Throws `corrupt`, `agent-unavailable` when the attempts are used up or the agent was busy for too long, what the agent reports, or `cancelled`.
  */
 export async function* readChangeStream(
   request: ChangeStreamRequest,
@@ -49,6 +50,7 @@ export async function* readChangeStream(
   let planned = false;
   /** All ranges came, but no totals: nothing more is handed on. */
   let confirming = false;
+  let busy = createBusyWait(retry);
   for (let attempt = 1; ; attempt += 1) {
     throwIfAborted(signal);
     const cover = request.cover === null ? null : [...fromOffset(request.cover, startOffset)];
@@ -84,7 +86,10 @@ export async function* readChangeStream(
         sum,
         check.ended ? check.counted : { ...check.counted, read_bytes: check.counted.data_bytes },
       );
-      if (check.position > startOffset) attempt = 1;
+      if (check.position > startOffset) {
+        attempt = 1;
+        busy = createBusyWait(retry);
+      }
       startOffset = check.position;
       confirming = check.covered && !check.ended;
       if (confirming) startOffset = lastBlockBefore(startOffset, request);
@@ -93,12 +98,15 @@ export async function* readChangeStream(
       yield { kind: 'totals', totals: sum };
       return;
     }
-    if (attempt >= retry.attempts) throw gaveUp(request.what, startOffset, retry.attempts, failure);
-    const delayMs = jitteredBackoffMs(retry, attempt);
+    const isBusy = failure.code === 'busy';
+    const isLast = !isBusy && attempt >= retry.attempts;
+    const delayMs = isBusy ? busy.next() : isLast ? undefined : jitteredBackoffMs(retry, attempt);
+    if (delayMs === undefined) throw gaveUp(request.what, startOffset, attempt, failure);
     log.warn(
       { stream: request.what, startOffset, attempt, delayMs, err: failure },
       'agent stream cut: going on',
     );
+    if (isBusy) attempt -= 1;
     await sleep(delayMs, undefined, { signal }).catch(() => throwIfAborted(signal));
   }
 }
@@ -137,9 +145,10 @@ function addTotals(sum: Counters, more: StreamTotals): void {
 }
 
 function gaveUp(what: string, offset: number, attempts: number, failure: BackupError): BackupError {
+  const effort = failure.code === 'busy' ? 'minutes of waiting' : `${attempts} attempts`;
   return new BackupError(
     'agent-unavailable',
-    `${what}: gave up at offset ${offset} after ${attempts} attempts: ${failure.message}`,
+    `${what}: gave up at offset ${offset} after ${effort}: ${failure.message}`,
     { cause: failure },
   );
 }

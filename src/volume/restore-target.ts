@@ -7,7 +7,6 @@
  * - While the caller has nothing to write an idle frame goes out now and then: slow is not gone.
  * - An error that the agent answers in the middle is the error of every call from then on.
  */
-import { retry, type RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, invariant, isBackupError, messageOf } from '../model/errors.ts';
 import { endOf, type Extent } from '../model/extent.ts';
@@ -23,12 +22,14 @@ import {
 import { parseAnswer, type AgentAccess } from './agent-connection.ts';
 import { openUpload } from './agent-upload.ts';
 import type { RestoreTarget } from './block-source.ts';
+import { retryAgent, type AgentRetry } from './busy-agent.ts';
 
 const idleFrameMs = 10_000;
 
 /**
- * Opens the target. Only connecting is tried again. Throws `agent-unavailable`, or `cancelled`; what the agent has
- * against it (`not-found`, `state-invalid`, `access-denied`) comes from the first calls.
+ * Opens the target. Connecting is tried again, and an agent that is busy is waited for: it says so before it takes a frame.
+ * Throws `agent-unavailable`, `busy`, or `cancelled`; what the agent has against it (`not-found`, `state-invalid`,
+ * `access-denied`) comes from here or from the first calls.
  */
 export async function openRestoreTarget(options: {
   readonly url: string;
@@ -36,16 +37,16 @@ export async function openRestoreTarget(options: {
   readonly path: string;
   readonly lengthBytes: number;
   readonly idleTimeoutMs: number;
-  readonly retry: RetryPolicy;
+  readonly retry: AgentRetry;
   readonly log: Logger;
   readonly signal: AbortSignal;
 }): Promise<RestoreTarget> {
   const { path, lengthBytes, signal } = options;
   const what = `agent ${options.url}: PUT ${path}`;
-  const upload = await retry(options.retry, () => openUpload({ ...options, first: preamble }), {
+  const upload = await retryAgent(options.retry, () => openUpload({ ...options, first: preamble }), {
     isRetryable: (error) => isBackupError(error, 'agent-unavailable'),
     onRetry: (err, attempt, delayMs) =>
-      options.log.warn({ path, attempt, delayMs, err }, 'agent not reached for a restore: trying again'),
+      options.log.warn({ path, attempt, delayMs, err }, 'agent not ready for a restore: trying again'),
     signal,
   }).catch((error: unknown) => {
     throw signal.aborted ? cancelledBy(signal) : error;

@@ -217,7 +217,7 @@ describe('streams that do not end well', () => {
       const body = { previous_snapshot: null, current_snapshot, length, block_size: 32 * kibibyte };
       const answer = await begin(agent, volume, body);
       const second = await call(agent, 'POST', `${volumesPath(volume)}/delta`, body);
-      expect([second.status, codeOf(second)]).toEqual([503, 'agent-unavailable']);
+      expect([second.status, codeOf(second)]).toEqual([503, 'busy']);
       answer.destroy();
       await vi.waitFor(async () => {
         const third = await begin(agent, volume, body);
@@ -254,7 +254,7 @@ describe('streams that do not end well', () => {
       const making = [make(), make()];
       await vi.waitFor(() => expect(started).toHaveLength(2), patience);
       const third = await make();
-      expect([third.status, codeOf(third)]).toEqual([503, 'agent-unavailable']);
+      expect([third.status, codeOf(third)]).toEqual([503, 'busy']);
       const body = { snapshot, length, block_size: 32 * kibibyte };
       expect((await stream(agent, volume, 'digests', body)).totals).toMatchObject({ data_bytes: length });
       gate.resolve();

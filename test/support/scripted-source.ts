@@ -36,7 +36,7 @@ type Setup = {
 export async function openScriptedSource(
   volume: ScriptedVolume,
   reply: (ask: AgentAsk, index: number) => AgentReply | Promise<AgentReply>,
-  options: { attempts?: number; idleTimeoutMs?: number } = {},
+  options: { attempts?: number; idleTimeoutMs?: number; mostBusyMs?: number } = {},
 ): Promise<Setup> {
   const agent = await startFakeAgent(reply);
   const lines: string[] = [];
@@ -46,6 +46,7 @@ export async function openScriptedSource(
     log: createLogger({ level: 'warn', destination: { write: (line: string) => void lines.push(line) } }),
     retry: { attempts: options.attempts ?? 3, firstDelayMs: 1, maxDelayMs: 2 },
     idleTimeoutMs: options.idleTimeoutMs ?? 5_000,
+    ...(options.mostBusyMs === undefined ? {} : { mostBusyMs: options.mostBusyMs }),
   });
   onTestFinished(async () => {
     await client.close();
