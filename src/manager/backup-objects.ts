@@ -88,5 +88,7 @@ export async function removeObjects(store: ObjectStore, backup: Backup, signal: 
   for (const key of [metadataKey(prefix), sha256FileKey(prefix)]) await store.remove(container, key, signal);
   await store.flush(container, signal);
   await removePrefix(store, container, prefix, signal);
+  // Whoever forgets the row next must not have objects come back after a power failure.
+  await store.flush(container, signal);
   await store.removeContainer(container, signal);
 }

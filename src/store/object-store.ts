@@ -44,7 +44,7 @@ export type ObjectStore = {
   ): Promise<void>;
   /** Stores what `body` yields; each piece is consumed before the next is asked for. Aborts without a trace if `body` throws. */
   putStream(container: string, key: string, body: AsyncIterable<Buffer>, options: PutOptions): Promise<void>;
-  /** Makes everything put into `container` survive a power failure. Nothing to do where the store promises that already. */
+  /** Makes everything put into `container`, and everything removed from it, survive a power failure. Nothing to do where the store promises that already. */
   flush(container: string, signal: AbortSignal): Promise<void>;
   /**
    * The bytes of an object in order. `sizeBytes` is known before the first byte. A piece belongs to its reader. The body must be

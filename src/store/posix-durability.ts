@@ -1,5 +1,5 @@
 /**
- * What has been put but may still be lost with the power, per directory, and how it gets onto stable storage: few
+ * What has been put, or removed, but may still be lost with the power, per directory, and how it gets onto stable storage: few
  * files by fdatasync, many by one syncfs where the file system is local and reports its errors there (Linux 5.8).
  * A sync starts by itself whenever none runs and 4 MiB wait. Bounded: at 1024 files or 64 MiB a second one starts, and puts
  * wait for those that do not keep up.
@@ -33,6 +33,8 @@ export type FindSyncFileSystem = (directory: string) => Promise<SyncFileSystem |
 export type Durability = {
   /** A file was renamed into place. Waits while too much is unsynced. */
   addFile(directory: string, name: string, sizeBytes: number): Promise<void>;
+  /** Files were removed. */
+  addRemoval(directory: string): void;
   /** Directories were made. */
   addDirectories(directory: string, made: readonly string[]): void;
   /** Everything added for `directory` before the call is on stable storage when this returns. */
@@ -47,6 +49,7 @@ type Pending = {
   names: string[];
   sizeBytes: number;
   made: string[];
+  hasRemoved: boolean;
   /** The directory itself, open since the first file: syncfs reports errors since the opening. */
   readonly handle: Promise<FileHandle>;
   /** The newest sync; each waits for the one before, and fails with it. */
@@ -62,7 +65,8 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
     if (pending === undefined) {
       const handle = open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
       handle.catch(() => undefined);
-      pending = { names: [], sizeBytes: 0, made: [], handle, running: Promise.resolve(), syncs: 0 };
+      const running = Promise.resolve();
+      pending = { names: [], sizeBytes: 0, made: [], hasRemoved: false, handle, running, syncs: 0 };
       directories.set(directory, pending);
     }
     return pending;
@@ -85,19 +89,23 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
       await handle.sync();
       for (const path of made) await syncDirectory(dirname(path));
     } catch (error) {
+      // Of a directory that is gone, with nothing put into it, nothing can come back.
+      if (names.length === 0 && made.length === 0 && systemCode(error) === 'ENOENT') return;
       throw lost(directory, error);
     }
   };
 
   /** Starts a sync of what is pending now. */
   const start = (directory: string, pending: Pending): Promise<void> => {
-    const { names, made, running } = pending;
+    const { names, made, hasRemoved, running } = pending;
+    const isDirty = names.length + made.length > 0 || hasRemoved;
     pending.names = [];
     pending.made = [];
+    pending.hasRemoved = false;
     pending.sizeBytes = 0;
     pending.syncs += 1;
     const sync = running
-      .then(() => (names.length + made.length > 0 ? syncBatch(directory, pending, names, made) : undefined))
+      .then(() => (isDirty ? syncBatch(directory, pending, names, made) : undefined))
       .finally(() => {
         pending.syncs -= 1;
       });
@@ -133,6 +141,9 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
         void start(directory, pending);
       }
     },
+    addRemoval(directory) {
+      pendingOf(directory).hasRemoved = true;
+    },
     addDirectories(directory, made) {
       pendingOf(directory).made.push(...made);
     },
@@ -144,7 +155,8 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
       try {
         await untilAborted(sync, signal);
       } finally {
-        if (pending.running === sync && pending.syncs === 0 && pending.names.length === 0) {
+        const isIdle = pending.running === sync && pending.syncs === 0;
+        if (isIdle && pending.names.length === 0 && !pending.hasRemoved) {
           await drop(directory, pending);
         }
       }

@@ -215,7 +215,9 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       const name = requireFileName(key);
       const directory = await places.find(container);
       await root.require();
-      if (directory !== undefined) await removeFile(join(directory, name));
+      if (directory === undefined) return;
+      await removeFile(join(directory, name));
+      durability.addRemoval(directory);
     },
 
     async removeContainer(container, signal) {
