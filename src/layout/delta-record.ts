@@ -9,11 +9,12 @@ const recordVersion = 1;
 
 const bytes = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
 const text = z.string().min(1).max(1024);
+const maxReasonChars = 4096;
 
 const recordSchema = z.object({
   version: z.literal(recordVersion),
   mode: z.enum(['delta', 'compare', 'full']),
-  reason: z.string().max(4096),
+  reason: z.string().max(maxReasonChars),
   length_bytes: bytes.min(1),
   block_size: bytes.min(1),
   base: z
@@ -29,13 +30,13 @@ const recordSchema = z.object({
   stored_bytes: bytes,
 });
 
-/** The JSON value of `cinder_delta`. */
+/** The JSON value of `cinder_delta`; a reason that is too long to be read back is cut. */
 export function encodeDeltaRecord(record: DeltaRecord): z.infer<typeof recordSchema> {
   const { base } = record;
   return {
     version: recordVersion,
     mode: record.mode,
-    reason: record.reason,
+    reason: record.reason.slice(0, maxReasonChars),
     length_bytes: record.lengthBytes,
     block_size: record.blockSize,
     base: base && {

@@ -80,6 +80,13 @@ describe('documents of Cinder', () => {
     }
   }
 
+  test('a reason that is too long for its reader is cut, and the record is read back', async () => {
+    if (ours.delta === null) throw new Error('the document has a record');
+    const delta = { ...ours.delta, reason: 'é'.repeat(5000) };
+    const document = await decode(encode({ ...ours, delta }).toString());
+    expect(document.delta).toEqual({ ...delta, reason: 'é'.repeat(4096) });
+  });
+
   test('every spelling of a codec is read', async () => {
     const spellings = {
       none: 'none',
