@@ -26,6 +26,7 @@ import type { SnapshotInfo } from '../protocol/calls.ts';
 import { errnoOf, translateFileError, unsupported } from './file-errors.ts';
 import type { FileStep, FileStepResult } from './file-steps.ts';
 import { openRegular, syncDirectory, type OpenVolume } from './file-volumes.ts';
+import { settledStat } from './settled-stat.ts';
 import type { ThreadPool } from './thread-pool.ts';
 
 export type FileThreads = ThreadPool<FileStep, FileStepResult>;
@@ -150,7 +151,7 @@ export function createFileSnapshots(deps: {
   const copy = async (source: OpenVolume, target: string, signal: AbortSignal): Promise<void> => {
     const { handle, info } = source;
     await handle.sync();
-    const before = await handle.stat({ bigint: true });
+    const before = await settledStat(handle);
     const copied = await open(target, 'wx+', 0o400);
     try {
       await copied.truncate(info.size_bytes);
