@@ -36,6 +36,7 @@ import { createStartVerbs } from '../manager/start-verbs.ts';
 import type { Backup } from '../model/backup.ts';
 import { systemClock } from '../model/clock.ts';
 import { cancelledBy, isBackupError } from '../model/errors.ts';
+import { objectSizes, slabObjectBytes } from '../pipeline/memory.ts';
 import { divideMemory } from '../pipeline/object-room.ts';
 import { createSealer } from '../pipeline/sealer.ts';
 import { createOperatorApp } from '../rest/app.ts';
@@ -260,6 +261,9 @@ export async function createOpenstackService(settings: {
     ]);
     stack.add('work of the start', background.stop);
 
+    const { blockSizeBytes, objectSizeBytes } = config.store;
+    const slabBytes = slabObjectBytes(base.resources.memory.capacity, blockSizeBytes);
+    const objects = objectSizes(objectSizeBytes, blockSizeBytes, slabBytes);
     log.info(
       {
         host,
@@ -267,6 +271,8 @@ export async function createOpenstackService(settings: {
         url,
         memoryMiB: delta.memoryLimitBytes / 1024 ** 2,
         codec: config.store.codec,
+        objectBytes: objects.dataBytes,
+        zeroObjectBytes: objects.zeroBytes,
       },
       'cinder-delta is ready, in the place of cinder-backup',
     );

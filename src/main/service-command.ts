@@ -20,7 +20,8 @@ export const serviceHelp = `cinder-delta service: backups of the volumes under a
   --store-config FILE    backups go where backup_driver of this cinder.conf says (<state>/backups)
   --codec NAME           none, zlib, bz2, zstd (zlib)
   --zlib-effort NAME     speed, balanced, size (balanced)
-  --object-bytes N       size of an object before compression (52428800)
+  --object-bytes N       size of an object before compression (52428800); of data at most 25 MiB, and a tenth of the
+                         memory for buffers, are taken: the log of the start says what is in force
   --block-size N         unit of hashing and change, a power of two (32768)
   --merge-gap-bytes N    changed ranges nearer than this become one object (one block)
   --memory-mib N         ceiling of the buffers of all operations (512)

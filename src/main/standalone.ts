@@ -23,6 +23,7 @@ import { systemClock } from '../model/clock.ts';
 import type { Codec } from '../model/codec.ts';
 import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
 import type { DeflateEffort } from '../pipeline/codecs/open-codecs.ts';
+import { objectSizes, slabObjectBytes } from '../pipeline/memory.ts';
 import { divideMemory } from '../pipeline/object-room.ts';
 import { createSealer } from '../pipeline/sealer.ts';
 import { createRestApp } from '../rest/app.ts';
@@ -184,12 +185,17 @@ export async function createStandalone(settings: {
     stack.add('REST', () => app.close());
     const url = await listenForRest(app, { host, port, remedy: 'choose another --port or --host' });
     const info = await storage.info(starting);
+    const { blockSize, codec } = options;
+    const slabBytes = slabObjectBytes(memory.capacity, blockSize);
+    const objects = objectSizes(options.objectBytes, blockSize, slabBytes);
     log.info(
       {
         node: process.versions.node,
         deflate: sealer.deflate,
         sealingThreads: sealer.threads,
-        codec: options.codec,
+        codec,
+        objectBytes: objects.dataBytes,
+        zeroObjectBytes: objects.zeroBytes,
         delta: info.delta,
         memoryMiB: options.memoryBytes / 1024 ** 2,
         stateDir,

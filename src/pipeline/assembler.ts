@@ -14,9 +14,6 @@ export const foldedZeroBytes = 1024 * 1024;
 /** A slab that holds at least this much in small objects goes on at the next gap. */
 const smallBatchBytes = 1024 * 1024;
 
-/** Cinder's default object, which its readers inflate in memory at once; ours read such zeros without inflating them. */
-export const largestZeroBytes = 50 * 1024 * 1024;
-
 /** An object and its number, counting from 1 in order of offset. */
 export type NumberedObject = UnsealedObject & { readonly number: number };
 

@@ -14,11 +14,11 @@ import { blockCount } from '../model/extent.ts';
 import { openSha256File, writeMetadata, type LayerHead } from '../layout/read-layer.ts';
 import type { Sha256File } from '../layout/sha256-file.ts';
 import type { ChangeEvent } from '../volume/block-source.ts';
-import { createAssembler, largestZeroBytes, type Assembler, type AssemblerSizes } from './assembler.ts';
+import { createAssembler, type Assembler, type AssemblerSizes } from './assembler.ts';
 import { compareChanges } from './compare.ts';
 import { startDigestWriter, type DigestWriter } from './digest-writer.ts';
 import type { BackupJob, BackupOutcome, Layer, PipelineResources } from './jobs.ts';
-import { largestSlabBytes, memoryNeed } from './memory.ts';
+import { largestSlabBytes, memoryNeed, objectSizes } from './memory.ts';
 import { createObjectSink, type ObjectSink } from './object-sink.ts';
 import { openSlabs } from './slabs.ts';
 
@@ -114,21 +114,19 @@ async function transfer(
   }
 }
 
-function sizesOf({ objectBytes, source, way }: BackupJob, slabObjectBytes: number): AssemblerSizes {
+function sizesOf({ objectBytes, source, way }: BackupJob, slabBytes: number): AssemblerSizes {
   const { blockSize } = source;
-  const wholeBlocks = (bytes: number) => Math.max(1, Math.floor(bytes / blockSize)) * blockSize;
-  const wanted = wholeBlocks(objectBytes);
-  const dataBytes = Math.min(wanted, slabObjectBytes);
+  const { dataBytes, zeroBytes } = objectSizes(objectBytes, blockSize, slabBytes);
   const larger =
-    dataBytes < wholeBlocks(largestSlabBytes)
+    dataBytes + blockSize <= largestSlabBytes
       ? `raise the object size and the memory ceiling, up to objects of ${largestSlabBytes} bytes`
       : 'back this volume up with cinder-backup, whose objects are larger';
   return {
     objectBytes: dataBytes,
-    zeroObjectBytes: Math.max(dataBytes, Math.min(wanted, wholeBlocks(largestZeroBytes))),
-    slabBytes: slabObjectBytes,
+    zeroObjectBytes: zeroBytes,
+    slabBytes,
     blockSize,
-    remedy: way.mode === 'full' ? larger : `raise the gap that is merged, or do a full backup`,
+    remedy: way.mode === 'full' ? larger : 'raise the gap that is merged, or do a full backup',
   };
 }
 

@@ -4,8 +4,8 @@ import { withLimit, type Budget } from '../async/limit.ts';
 import type { PlannedObject } from '../layout/chain.ts';
 import { invariant, isBackupError, type ErrorCode } from '../model/errors.ts';
 import type { ObjectStore } from '../store/object-store.ts';
-import { largestZeroBytes } from './assembler.ts';
 import type { Layer, PipelineResources, Progress } from './jobs.ts';
+import { largestZeroBytes } from './memory.ts';
 import type { ObjectFault, SealedSource, UnsealJob } from './sealer.ts';
 import type { Slab, Slabs } from './slabs.ts';
 

@@ -23,6 +23,8 @@ const pageBytes = 4096;
 
 /** Half of Cinder's default object: larger ones win no speed, and six slabs of them would be most of the process. */
 export const largestSlabBytes = 25 * mebibyte;
+/** Cinder's default object, which its readers inflate in memory at once; ours read such zeros without inflating them. */
+export const largestZeroBytes = 50 * mebibyte;
 const slabsInCeiling = 10;
 const fixedBytes = 8 * mebibyte;
 
@@ -56,8 +58,7 @@ export function memoryNeed(
   },
 ): MemoryNeed {
   const { blockSize, threads, windowBytes = 0 } = options;
-  const wanted = Math.min(largestSlabBytes, Math.floor(capacity / slabsInCeiling));
-  const objectBytes = Math.max(1, Math.floor(wanted / blockSize)) * blockSize;
+  const objectBytes = slabObjectBytes(capacity, blockSize);
   const slabBytes = Math.ceil(objectBytes / pageBytes) * pageBytes;
   const slabCost = slabBytes + (objectBytes / blockSize) * digestBytes;
   const single = kind === 'backup' && options.codec === 'none';
@@ -73,4 +74,25 @@ export function memoryNeed(
     );
   }
   return { objectBytes, slabBytes, slabCost, fixedBytes: fixed, leastSlabs, mostSlabs, leastBytes };
+}
+
+/** Volume bytes that fit a slab under a ceiling of `capacity` bytes: whole blocks. */
+export function slabObjectBytes(capacity: number, blockSize: number): number {
+  return wholeBlocks(Math.min(largestSlabBytes, Math.floor(capacity / slabsInCeiling)), blockSize);
+}
+
+/** Bytes of the largest objects of data and of zeros where `configuredBytes` are wanted and `slabBytes` fit a slab: whole blocks. */
+export function objectSizes(
+  configuredBytes: number,
+  blockSize: number,
+  slabBytes: number,
+): { readonly dataBytes: number; readonly zeroBytes: number } {
+  const wanted = wholeBlocks(configuredBytes, blockSize);
+  const dataBytes = Math.min(wanted, slabBytes);
+  const zeroBytes = Math.max(dataBytes, Math.min(wanted, wholeBlocks(largestZeroBytes, blockSize)));
+  return { dataBytes, zeroBytes };
+}
+
+function wholeBlocks(bytes: number, blockSize: number): number {
+  return Math.max(1, Math.floor(bytes / blockSize)) * blockSize;
 }

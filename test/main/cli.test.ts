@@ -53,6 +53,8 @@ test('the service starts, says what is in force, and ends with 0 when it is told
     deflate: expect.any(String),
     delta: expect.stringMatching(/extents|bytes/),
     memoryMiB: 512,
+    objectBytes: 25 * 1024 ** 2,
+    zeroObjectBytes: 50 * 1024 ** 2,
     url: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/),
     agentUrl: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/),
   });
