@@ -91,6 +91,15 @@ export function honestFrames(
   ];
 }
 
+/** A whole stream with totals that are those of its frames, whatever was taken away or added. */
+export function recounted(frames: readonly ScriptedFrame[]): ScriptedFrame[] {
+  const sum = (type: ScriptedFrame['type']) =>
+    frames.filter((frame) => frame.type === type).reduce((total, { length }) => total + length, 0);
+  const digests = frames.reduce((count, frame) => count + (frame.digests?.length ?? 0) / 32, 0);
+  const document = { data_bytes: sum('data'), zero_bytes: sum('zero'), digests, read_bytes: 0 };
+  return [...frames.slice(0, -1), { type: 'totals', offset: 0, length: 0, document }];
+}
+
 export function encodeScripted(frame: ScriptedFrame): Buffer {
   const digests = frame.digests ?? Buffer.alloc(0);
   const data =

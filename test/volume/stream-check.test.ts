@@ -7,6 +7,7 @@ import {
   encodeScripted,
   honestFrames,
   jsonReply,
+  recounted,
   scriptedDelta,
   scriptedVolume,
   streamReply,
@@ -20,14 +21,6 @@ const replaceAt = (frames: ScriptedFrame[], at: number, change: Partial<Scripted
 const documentOf = (frame: ScriptedFrame | undefined) => frame?.document as Record<string, number>;
 const firstData = (frames: readonly ScriptedFrame[]) => frames.findIndex((frame) => frame.type === 'data');
 
-/** Totals that are those of the frames, whatever was taken away. */
-const recounted = (frames: ScriptedFrame[]): ScriptedFrame[] => {
-  const sum = (type: ScriptedFrame['type']) =>
-    frames.filter((frame) => frame.type === type).reduce((total, { length }) => total + length, 0);
-  const hashed = frames.reduce((count, frame) => count + (frame.digests?.length ?? 0) / 32, 0);
-  const document = { data_bytes: sum('data'), zero_bytes: sum('zero'), digests: hashed, read_bytes: 0 };
-  return [...frames.slice(0, -1), { type: 'totals', offset: 0, length: 0, document }];
-};
 describe('a lie', () => {
   const volume = scriptedVolume();
   const lies: Record<string, (frames: ScriptedFrame[]) => ScriptedFrame[]> = {
