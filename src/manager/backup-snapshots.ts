@@ -59,17 +59,18 @@ export async function dropStaleSnapshots(
   const { sql } = environment.database;
   const volume = nameOnStorage(of);
   const volumeId = of.id;
-  const dropped: string[] = [];
   const { service } = environment.resources.store;
-  const newest = await newestBackup(sql, { volumeId, services: ownServices(service) });
+  const made: { readonly name: string; readonly backupId: string }[] = [];
   for (const { name } of await backend.listSnapshots(volume, signal)) {
     const backupId = backupIdOfSnapshot(name);
-    if (backupId === undefined || backupId === newest?.id) continue;
+    if (backupId === undefined) continue;
     const backup = await findBackupEver(sql, backupId);
     if (backup === undefined || backup.volumeId !== volumeId || backup.status === 'creating') continue;
-    if (!isOwnService(service, backup.service)) continue;
-    await backend.deleteSnapshot(volume, name, signal);
-    dropped.push(name);
+    if (isOwnService(service, backup.service)) made.push({ name, backupId });
   }
-  return dropped;
+  // Asked for last: a backup that ends meanwhile is the newest then, or none of those that were looked at.
+  const newest = await newestBackup(sql, { volumeId, services: ownServices(service) });
+  const stale = made.filter(({ backupId }) => backupId !== newest?.id).map(({ name }) => name);
+  for (const name of stale) await backend.deleteSnapshot(volume, name, signal);
+  return stale;
 }

@@ -68,7 +68,8 @@ export async function createBackup(
     throw failure;
   }
   await endTemporaries(environment, context, requested);
-  await forgetOldSnapshots(environment, requested);
+  const { volumeId } = requested;
+  run.leave((signal) => forgetOldSnapshots(environment, volumeId, signal));
 }
 
 function requireCreating({ status }: Backup): void {
@@ -240,8 +241,12 @@ async function transfer(
 }
 
 /** Removes the snapshots that the new backup makes needless. The backup stands without it: a failure is only told. */
-async function forgetOldSnapshots(environment: ManagerEnvironment, { volumeId }: Backup): Promise<void> {
-  const signal = AbortSignal.timeout(environment.options.cleanupTimeoutMs);
+async function forgetOldSnapshots(
+  environment: ManagerEnvironment,
+  volumeId: string,
+  ending: AbortSignal,
+): Promise<void> {
+  const signal = anySignal([ending, AbortSignal.timeout(environment.options.cleanupTimeoutMs)]);
   try {
     const volume = await getVolume(environment.database.sql, volumeId);
     await dropStaleSnapshots(environment, environment.storage.forHost(volume.host), volume, signal);

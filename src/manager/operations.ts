@@ -48,12 +48,17 @@ export type OperationRun = {
   explain(mode: BackupMode, reason: string): void;
   /** Keeps the result of a verify. */
   keep(outcome: VerifyOutcome): void;
+  /** Has `work` begin when the operation has ended: what the next one on the backup need not wait for. A drain cancels it. */
+  leave(work: (signal: AbortSignal) => Promise<void>): void;
 };
 
 export type Operations = {
   /**
    * Queues `work`. `done` resolves when it has ended, however it ended. `work` is called also when it is cancelled before
    * its turn, or when the registry drains: with an aborted signal, to give back what was taken for it.
+   *
+   * It waits for the end of those before it that write the same backup, also when it is cancelled; a deletion for that of all. Who
+   * asks may be early: a row says that an operation is over before the operation has ended.
    */
   start(subject: OperationSubject, work: (run: OperationRun) => Promise<void>): StartedOperation;
   get(id: string): Operation | undefined;
@@ -81,7 +86,12 @@ export type Operations = {
   drain(timeoutMs: number): Promise<void>;
 };
 
-export type StartedOperation = { readonly id: string; readonly done: Promise<void> };
+export type StartedOperation = {
+  readonly id: string;
+  readonly done: Promise<void>;
+  /** Resolves when what it left for later has ended too. */
+  readonly settled: Promise<void>;
+};
 
 type Entry = {
   readonly subject: OperationSubject;
@@ -97,6 +107,7 @@ type Entry = {
   error: Operation['error'];
   verified: VerifyOutcome | null;
   done: Promise<void>;
+  settled: Promise<void>;
 };
 
 /** Finished verifies whose bad ranges are remembered one by one: each may have a thousand. */
@@ -121,13 +132,25 @@ export function createOperations(deps: {
   const deletionSlots = createBudget(deps.maxRunning);
   const open = new Map<string, Entry>();
   const finished = new Map<string, Operation>();
-  let draining = false;
+  const unsettled = new Set<Promise<void>>();
+  const ending = new AbortController();
+  let isDraining = false;
 
-  const run = async (entry: Entry, work: (run: OperationRun) => Promise<void>): Promise<void> => {
+  type Left = (signal: AbortSignal) => Promise<void>;
+
+  /** Returns what is left for later. */
+  const run = async (
+    entry: Entry,
+    earlier: readonly Promise<void>[],
+    work: (run: OperationRun) => Promise<void>,
+  ): Promise<readonly Left[]> => {
     const { id, subject, controller, progress } = entry;
     const fields = { operation: id, verb: subject.verb, backup: subject.backupId, volume: subject.volumeId };
+    const left: Left[] = [];
     let release: (() => void) | undefined;
     try {
+      // Without a place: who waits for another one's end must not keep it from its turn.
+      await Promise.all(earlier);
       // One that is cancelled while it waits runs without a slot: its rows are taken, and only the verb gives them back.
       const places = subject.verb === 'delete' ? deletionSlots : slots;
       release = await places.acquire(1, controller.signal).catch(() => undefined);
@@ -146,6 +169,7 @@ export function createOperations(deps: {
         keep: (outcome) => {
           entry.verified = outcome;
         },
+        leave: (later) => void left.push(later),
       });
       entry.state = 'succeeded';
     } catch (error) {
@@ -161,15 +185,35 @@ export function createOperations(deps: {
       finish(entry);
       if (entry.state === 'succeeded') log.info({ ...fields, ...progress }, 'operation finished');
     }
+    return left;
   };
 
-  /** Waits until nothing is open any more, at most `timeoutMs`. */
+  const finishLeft = async (id: string, left: readonly Left[]): Promise<void> => {
+    for (const work of left) {
+      try {
+        await work(ending.signal);
+      } catch (err) {
+        if (!ending.signal.aborted) log.error({ operation: id, err }, 'what an operation left was not done');
+      }
+    }
+  };
+
+  /** Those that have to end before another one of `verb` may write the backup. */
+  const before = ({ verb, backupId }: OperationSubject): readonly Promise<void>[] => {
+    if (verb === 'verify') return [];
+    return Array.from(open.values())
+      .filter(({ subject }) => subject.backupId === backupId)
+      .filter(({ subject }) => verb === 'delete' || subject.verb !== 'verify')
+      .map(({ done }) => done);
+  };
+
+  /** Waits until nothing is open any more, and nothing left, at most `timeoutMs`. */
   const allDone = async (timeoutMs: number) => {
     let timer: NodeJS.Timeout | undefined;
     const timeout = new Promise<void>((resolve) => {
       timer = setTimeout(resolve, timeoutMs);
     });
-    await Promise.race([Promise.all(Array.from(open.values(), ({ done }) => done)), timeout]);
+    await Promise.race([Promise.all(unsettled), timeout]);
     clearTimeout(timer);
   };
 
@@ -212,11 +256,19 @@ export function createOperations(deps: {
         error: null,
         verified: null,
         done: Promise.resolve(),
+        settled: Promise.resolve(),
       };
+      const earlier = before(subject);
       open.set(entry.id, entry);
-      if (draining) entry.controller.abort(stopping());
-      entry.done = run(entry, work);
-      return { id: entry.id, done: entry.done };
+      if (isDraining) entry.controller.abort(stopping());
+      const ended = run(entry, earlier, work);
+      entry.done = ended.then(() => undefined);
+      const settled = ended
+        .then((left) => finishLeft(entry.id, left))
+        .finally(() => unsettled.delete(settled));
+      entry.settled = settled;
+      unsettled.add(settled);
+      return startedOf(entry);
     },
     get(id) {
       const entry = open.get(id);
@@ -230,10 +282,10 @@ export function createOperations(deps: {
     },
     isBusy: (backupId) => Array.from(open.values()).some((entry) => entry.subject.backupId === backupId),
     find(verb, backupId) {
-      for (const { id, subject, done } of open.values()) {
-        if (subject.verb === verb && subject.backupId === backupId) return { id, done };
-      }
-      return undefined;
+      const found = Array.from(open.values()).find(
+        ({ subject }) => subject.verb === verb && subject.backupId === backupId,
+      );
+      return found === undefined ? undefined : startedOf(found);
     },
     requireRoom() {
       const queued = Array.from(open.values()).filter(({ state }) => state === 'queued').length;
@@ -261,9 +313,9 @@ export function createOperations(deps: {
       await Promise.all(ended);
     },
     async drain(timeoutMs) {
-      draining = true;
+      isDraining = true;
       if (timeoutMs > 0) await allDone(timeoutMs);
-      if (open.size === 0) return;
+      ending.abort(stopping());
       for (const entry of open.values()) entry.controller.abort(stopping());
       await allDone(deps.cleanupTimeoutMs);
       for (const { id, subject } of open.values()) {
@@ -271,6 +323,10 @@ export function createOperations(deps: {
       }
     },
   };
+}
+
+function startedOf({ id, done, settled }: Entry): StartedOperation {
+  return { id, done, settled };
 }
 
 function stopping(): BackupError {

@@ -2,13 +2,14 @@
  * Requests for backups, restores, deletions and resets, as cinder-api, the scheduler and cinder-volume send them. Of the
  * objects in a message only the ids are taken: the rows tell the rest, and they are newer.
  *
- * A request that comes twice is done once: while its operation runs the second is dropped here, later the status of
- * the row refuses it.
+ * A request that comes twice is done once: its operation waits for the end of the first one's (operations.ts), and then the status
+ * of the row refuses it. None is dropped because something runs: a row is free before its operation has ended, and who sees
+ * that may ask for the next thing.
  */
 import { readBackup } from '../bus/cinder-objects.ts';
 import type { Backup } from '../model/backup.ts';
 import { requireUuid } from '../model/names.ts';
-import type { Operations, OperationVerb } from './operations.ts';
+import type { Operations } from './operations.ts';
 import { requireText, type RpcEndpoints, type RpcRequest } from './rpc-endpoints.ts';
 import type { StartVerbs } from './start-verbs.ts';
 import { takeContinue } from './take-continue.ts';
@@ -17,42 +18,27 @@ import { takeReset } from './take-reset.ts';
 export type RequestEndpointDeps = { readonly operations: Operations; readonly verbs: StartVerbs };
 
 export function createRequestEndpoints({ operations, verbs }: RequestEndpointDeps): RpcEndpoints {
-  const isTaken = ({ environment }: RpcRequest, among: readonly OperationVerb[], id: string): boolean => {
-    const running = among.find((verb) => operations.find(verb, id) !== undefined);
-    if (running === undefined) return false;
-    environment.log.warn(
-      { backup: id, running },
-      'a request came for a backup that is worked on: it is dropped',
-    );
-    return true;
-  };
-
   return {
     create_backup: async (request) => {
-      const backup = backupOf(request);
-      if (!isTaken(request, ['create', 'restore', 'delete'], backup.id)) verbs.create(request, backup);
+      verbs.create(request, backupOf(request));
       return await Promise.resolve(null);
     },
 
     continue_backup: async (request) => {
       const backup = backupOf(request);
-      if (isTaken(request, ['create', 'restore', 'delete'], backup.id)) return null;
-      await takeContinue(request, backup.id, () => verbs.create(request, backup));
+      await takeContinue(request, operations, backup.id, () => verbs.create(request, backup));
       return null;
     },
 
     restore_backup: async (request) => {
       const backup = backupOf(request);
       const volumeId = requireUuid('volume_id', requireText(request.args, 'volume_id'));
-      if (!isTaken(request, ['create', 'restore', 'delete'], backup.id)) {
-        verbs.restore(request, backup, volumeId);
-      }
+      verbs.restore(request, backup, volumeId);
       return await Promise.resolve(null);
     },
 
     delete_backup: async (request) => {
-      const backup = backupOf(request);
-      if (!isTaken(request, ['delete'], backup.id)) verbs.remove(request, backup);
+      verbs.remove(request, backupOf(request));
       return await Promise.resolve(null);
     },
 

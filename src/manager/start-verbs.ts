@@ -3,7 +3,6 @@
  * lines carry the id of the request. The rules of manager.ts hold: one backup has at most one operation that writes it.
  */
 import type { Backup } from '../model/backup.ts';
-import { cancelledBy } from '../model/errors.ts';
 import { withLogFields } from '../log.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { createBackup } from './create-backup.ts';
@@ -50,11 +49,10 @@ export function createStartVerbs(operations: Operations): StartVerbs {
         restoreBackup(scope.environment, scope.context, backup.id, volumeId, run),
       ),
     remove(scope, backup) {
-      const ended = operations.cancelBackup(backup.id, 'the backup is being deleted');
-      return start('delete', scope, backup, async (run) => {
-        await unlessAborted(ended, run.signal);
-        await deleteBackup(scope.environment, scope.context, backup.id, run);
-      });
+      void operations.cancelBackup(backup.id, 'the backup is being deleted');
+      return start('delete', scope, backup, (run) =>
+        deleteBackup(scope.environment, scope.context, backup.id, run),
+      );
     },
     verify: (scope, backup) =>
       start('verify', scope, backup, (run) => verifyBackup(scope.environment, backup.id, run)),
@@ -64,17 +62,4 @@ export function createStartVerbs(operations: Operations): StartVerbs {
 /** What every log line of a request carries. */
 export function logFieldsOf({ requestId, projectId }: RequestContext): Record<string, string> {
   return { request_id: requestId, ...(projectId === '' ? {} : { project_id: projectId }) };
-}
-
-/** Waits for `ended`, which never fails, but no longer than until the signal aborts: then throws its reason. */
-async function unlessAborted(ended: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const stop = () => reject(cancelledBy(signal));
-  signal.addEventListener('abort', stop, { once: true });
-  if (signal.aborted) stop();
-  try {
-    await Promise.race([ended, aborted]);
-  } finally {
-    signal.removeEventListener('abort', stop);
-  }
 }

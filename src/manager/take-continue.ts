@@ -6,15 +6,27 @@
 import { findBackup } from '../database/backups.ts';
 import { endTemporaries } from './end-backup.ts';
 import type { RequestScope } from './environment.ts';
+import type { Operations } from './operations.ts';
 import { persist } from './row-step.ts';
 
-/** Has `create` called if the backup still waits to be made; else removes what was made for it. */
+/**
+ * Has `create` called if the backup still waits to be made; else removes what was made for it. While it is made here or deleted there
+ * is nothing to do: the end of either removes that too.
+ */
 export async function takeContinue(
   { environment, context }: RequestScope,
+  operations: Pick<Operations, 'find'>,
   backupId: string,
   create: () => void,
 ): Promise<void> {
   const { database, options, log } = environment;
+  if (
+    operations.find('create', backupId) !== undefined ||
+    operations.find('delete', backupId) !== undefined
+  ) {
+    log.info({ backup: backupId }, 'a backup that cinder-backup began is worked on here already');
+    return;
+  }
   const signal = AbortSignal.timeout(options.rowTimeoutMs);
   const backup = await persist(() => findBackup(database.sql, backupId), signal);
   if (backup?.status === 'creating') {

@@ -5,7 +5,7 @@
  *
  * Unlike Cinder's: what may have lost objects, or was never finished, becomes `available` only if the store has all of it.
  */
-import { getBackup, moveBackup } from '../database/backups.ts';
+import { findBackupEver, getBackup, moveBackup } from '../database/backups.ts';
 import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
@@ -41,33 +41,37 @@ export async function takeReset(
     log.warn({ backup: backupId }, 'a backup that no service ever worked on keeps its status, as in Cinder');
     return;
   }
-  if (await isSettledByOperation(scope, operations, backup, to)) return;
-  const reached = await persist(() => writeStatus(scope, backupId, to), rows);
-  if (reached === 'error') await endTemporaries(environment, context, backup);
-  cloud.notify(await persist(() => getBackup(database.sql, backupId), rows), 'reset_status.end');
+  if (!(await isSettledByOperation(scope, operations, backup, to))) {
+    const reached = await persist(() => writeStatus(scope, backupId, to), rows);
+    if (reached === 'error') await endTemporaries(environment, context, backup);
+  }
+  const reset = await persist(() => findBackupEver(database.sql, backupId), rows);
+  cloud.notify(reset ?? backup, 'reset_status.end');
 }
 
-/** True if an operation on the backup decides what it becomes: one that runs, or that was cancelled by the reset. */
+/**
+ * True if an operation on the backup decides what it becomes: one that goes on, or one that the reset has cancelled. One whose
+ * row has gone on already is only waited for.
+ */
 async function isSettledByOperation(
   { environment }: RequestScope,
   operations: Operations,
-  { id }: Backup,
+  { id, status }: Backup,
   to: ResetStatus,
 ): Promise<boolean> {
-  const { log, cloud, database } = environment;
-  if (operations.find('delete', id) !== undefined) {
+  const { log } = environment;
+  const open = (['create', 'restore', 'delete'] as const).flatMap((verb) => operations.find(verb, id) ?? []);
+  if (status === 'deleting' && operations.find('delete', id) !== undefined) {
     log.warn({ backup: id, to }, 'the backup is being deleted: the deletion goes on');
     return true;
   }
-  if (operations.find('create', id) !== undefined && to === 'available') {
+  if (status === 'creating' && to === 'available' && operations.find('create', id) !== undefined) {
     log.warn({ backup: id, to }, 'the backup is being made: it becomes available when it is whole');
     return true;
   }
-  const isRestored = operations.find('restore', id) !== undefined;
-  if (!isRestored && operations.find('create', id) === undefined) return false;
   await operations.cancelBackup(id, 'the status of the backup was reset');
-  cloud.notify(await getBackup(database.sql, id), 'reset_status.end');
-  return true;
+  await Promise.all(open.map(({ done }) => done));
+  return open.some((operation) => operations.get(operation.id)?.state === 'cancelled');
 }
 
 /** A deletion may have ended half-way in these. */

@@ -204,6 +204,7 @@ test('a message that is delivered twice does not harm the backup that it made', 
     progress: { plannedBytes: null, doneBytes: 0, readBytes: 0, sentBytes: 0, storedBytes: 0 },
     explain: () => {},
     keep: () => {},
+    leave: () => {},
   };
   const again = createBackup(rig.environment, context, row.id, run);
   await expect(again).rejects.toMatchObject({ code: 'state-invalid' });

@@ -158,17 +158,19 @@ test('a request that comes again after the backup was made changes nothing', asy
   expect(keysIn(rig)).toEqual(stored);
 });
 
-test('a request that comes again while the backup is made is dropped', async () => {
+test('a request that comes again while the backup is made waits for its end, and changes nothing', async () => {
   const volumeId = await takenVolume();
   const backupId = await requests.addBackup(volumeId, 'creating');
   const hold = rig.store.hold('put', /-00001$/);
   await requests.send('create_backup.full', { backupId }, { waits: false });
   await hold.reached;
   await requests.send('create_backup.full', { backupId }, { waits: false });
-  expect(rig.operations.list()).toHaveLength(1);
+  expect(rig.operations.list().map(({ state }) => state)).toEqual(['queued', 'running']);
   hold.open();
   await requests.settled();
-  expect((await rig.row(backupId)).status).toBe('available');
+  expect(rig.operations.list().map(({ state }) => state)).toEqual(['failed', 'succeeded']);
+  expect(await rig.row(backupId)).toMatchObject({ status: 'available', objectCount: 10 });
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
 });
 
 test('while the store does not work it is refused, the volume is given back, and the user is told', async () => {

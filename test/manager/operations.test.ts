@@ -41,7 +41,7 @@ function held() {
 test('no more run at once than allowed; the others wait in order', async () => {
   const { operations } = setUp();
   const jobs = [held(), held(), held()];
-  const ids = jobs.map(({ work }) => operations.start(subject, work));
+  const ids = jobs.map(({ work }, at) => operations.start({ ...subject, backupId: `b${at}` }, work));
   await jobs[1]?.started;
   expect(ids.map(({ id }) => operations.get(id)?.state)).toEqual(['running', 'running', 'queued']);
   jobs[0]?.release();
@@ -217,4 +217,70 @@ test('of verifies that found much all counts are kept, and the ranges of the las
   expect(found.slice(0, 5).map((verified) => verified?.badRanges)).toEqual([[], [], [], [], []]);
   expect(found.slice(5)).toEqual(Array.from({ length: 20 }, (_, n) => outcome(n + 5)));
   expect(operations.list().map(({ id }) => id)).toEqual(ids.toReversed());
+});
+
+test.each(['create', 'restore', 'delete'] as const)(
+  'a %s waits for the end of what writes the same backup, also when it is cancelled',
+  async (verb) => {
+    const { operations } = setUp();
+    const [first, second] = [held(), held()];
+    const one = operations.start(subject, first.work);
+    const other = operations.start({ ...subject, verb }, second.work);
+    await first.started;
+    if (verb !== 'delete') operations.cancel(other.id, 'not needed');
+    await Promise.resolve();
+    expect(operations.get(other.id)?.state).toBe('queued');
+    first.release();
+    await one.done;
+    expect((await second.started).signal.aborted).toBe(verb !== 'delete');
+    second.release();
+    await other.done;
+  },
+);
+
+test('one that waits for another keeps no place', async () => {
+  const { operations } = setUp({ maxRunning: 2 });
+  const [first, second, third] = [held(), held(), held()];
+  operations.start(subject, first.work);
+  operations.start(subject, second.work);
+  operations.start({ ...subject, backupId: 'other' }, third.work);
+  await third.started;
+  await operations.drain(0);
+});
+
+test('what an operation leaves for later holds up no other one, but a drain', async () => {
+  const { operations } = setUp();
+  const { promise: later, resolve: finish } = Promise.withResolvers<void>();
+  const { done } = operations.start(subject, async (run) => {
+    run.leave(() => later);
+    await Promise.resolve();
+  });
+  await done;
+  expect(operations.isBusy('b')).toBe(false);
+  const next = operations.start(subject, async () => {});
+  await next.done;
+  let isDrained = false;
+  const draining = operations.drain(60_000).then(() => {
+    isDrained = true;
+  });
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(isDrained).toBe(false);
+  finish();
+  await draining;
+});
+
+test('a drain cancels what was left for later when its time is over', async () => {
+  const { operations } = setUp();
+  const { done, settled } = operations.start(subject, async (run) => {
+    run.leave(
+      (signal) =>
+        new Promise((_resolve, reject) => {
+          signal.addEventListener('abort', () => reject(signal.reason));
+        }),
+    );
+    await Promise.resolve();
+  });
+  await done;
+  await operations.drain(1);
+  await settled;
 });

@@ -29,6 +29,8 @@ export type RequestRig = {
   readonly removedVolumes: readonly string[];
   readonly removedSnapshots: readonly string[];
   isWorking: boolean;
+  /** What the removal of a temporary volume waits for. */
+  removal: Promise<void>;
   /** How many requests have let go of what was opened for them. */
   readonly ended: number;
   /** Gives a recorded request to the dispatch, about another backup and volume; waits for what it starts unless told not to. */
@@ -67,7 +69,10 @@ export function createRequestRig(
     },
     notify: (backup, event, extra) =>
       void told.push({ event, backupId: backup.id, status: backup.status, extra }),
-    removeVolume: async ({ id }) => await Promise.resolve(void removedVolumes.push(id)),
+    removeVolume: async ({ id }) => {
+      await state.removal;
+      removedVolumes.push(id);
+    },
     removeSnapshot: async ({ id }) => await Promise.resolve(void removedSnapshots.push(id)),
   };
   const environment = { ...rig.environment, ...changes, cloud };
@@ -76,21 +81,17 @@ export function createRequestRig(
     createRequestEndpoints({ operations: rig.operations, verbs }),
     (context) => ({ environment, context: requestContextOf(context) }),
   );
-  const settled = async () => {
-    while (rig.operations.list().some(({ state: each }) => each === 'running' || each === 'queued')) {
-      await new Promise((resolve) => setImmediate(resolve));
-    }
-  };
   const state: RequestRig = {
     environment,
     told,
     removedVolumes,
     removedSnapshots,
     isWorking: true,
+    removal: Promise.resolve(),
     get ended() {
       return ended;
     },
-    settled,
+    settled: () => rig.settled(),
     async send(name, { backupId, volumeId, args: more = {} }, options = { waits: true }) {
       const { payload_raw: payload } = wireFixture(name);
       const message = parseRequest(await decodeEnvelope({ content: Buffer.from(payload), properties: {} }));
@@ -105,7 +106,7 @@ export function createRequestRig(
         ...more,
       };
       const result = await dispatch(message.method, args, readContext(message.context));
-      if (options.waits) await settled();
+      if (options.waits) await rig.settled();
       return result;
     },
     async addBackup(volumeId, status, more = {}) {

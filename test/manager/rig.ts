@@ -17,7 +17,12 @@ import { noCloud } from '../../src/manager/cloud.ts';
 import type { ManagerEnvironment, StorageBackend } from '../../src/manager/environment.ts';
 import { createLocalVolumes, type LocalVolumes } from '../../src/manager/local-volumes.ts';
 import { createManager, type Manager } from '../../src/manager/manager.ts';
-import { createOperations, type Operation, type Operations } from '../../src/manager/operations.ts';
+import {
+  createOperations,
+  type Operation,
+  type Operations,
+  type StartedOperation,
+} from '../../src/manager/operations.ts';
 import type { BackupRequest } from '../../src/manager/request-backup.ts';
 import type { Backup } from '../../src/model/backup.ts';
 import { BackupError } from '../../src/model/errors.ts';
@@ -91,6 +96,8 @@ export type Rig = {
   /** The ids of the backups that have a snapshot of the volume, which may be gone. */
   snapshotOwners(volumeId: string): Promise<readonly string[]>;
   row(backupId: string): Promise<Backup>;
+  /** Waits until all operations have ended, and what they left for later. */
+  settled(): Promise<void>;
   volumeStatus(volumeId: string): Promise<string>;
   close(): Promise<void>;
 };
@@ -150,7 +157,7 @@ export function createRig(
     },
     cloud: noCloud,
   };
-  const operations = createOperations({
+  const registry = createOperations({
     maxRunning: changes.maxRunning ?? 4,
     maxQueued: 100,
     maxFinished: 100,
@@ -158,17 +165,24 @@ export function createRig(
     clock,
     log,
   });
+  const unsettled = new Set<Promise<void>>();
+  const operations: Operations = {
+    ...registry,
+    start(subject, work) {
+      const started = registry.start(subject, work);
+      const settled = started.settled.finally(() => unsettled.delete(settled));
+      unsettled.add(settled);
+      return started;
+    },
+  };
   const volumes = createLocalVolumes(environment, { backend: storage, host: 'host@file#file' });
   const manager = createManager(environment, {
     operations,
     makeVolume: (asker, wanted) => volumes.make(asker, wanted),
   });
   const path = (volumeId: string) => join(directory, volumeName(volumeId));
-  const ended = async (started: {
-    readonly id: string;
-    readonly done: Promise<void>;
-  }): Promise<Operation> => {
-    await started.done;
+  const ended = async (started: StartedOperation): Promise<Operation> => {
+    await started.settled;
     const operation = operations.get(started.id);
     if (operation === undefined) throw new Error('the operation is forgotten');
     return operation;
@@ -192,6 +206,9 @@ export function createRig(
     machine,
     path,
     row,
+    async settled() {
+      while (unsettled.size > 0) await Promise.all(unsettled);
+    },
     async addVolume(sizeBytes, generation = 1) {
       const id = randomUUID();
       await writeFile(path(id), patternBytes(sizeBytes, generation));
