@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto';
 import { serviceObjectVersion, serviceRpcVersion } from '../model/service-versions.ts';
 import { invariant } from '../model/errors.ts';
 import { inTransaction, type Sql } from './database.ts';
+import { readTime } from './row-values.ts';
 
 const binary = 'cinder-backup';
 
@@ -65,6 +66,15 @@ async function insertBackupService(
     .where('uuid', '=', uuid)
     .executeTakeFirstOrThrow();
   return made.id;
+}
+
+/** True if the backup service on `host` gave a sign of life after `since` (cinder/objects/service.py, is_up). */
+export async function isBackupServiceUp(sql: Sql, host: string, since: Date): Promise<boolean> {
+  const id = await findBackupService(sql, host);
+  if (id === undefined) return false;
+  const row = await sql.selectFrom('services').select('updated_at').where('id', '=', id).executeTakeFirst();
+  const seen = readTime(row?.updated_at ?? null);
+  return seen !== null && seen >= since;
 }
 
 /**

@@ -156,6 +156,7 @@ export async function createOpenstackService(settings: {
         cleanupTimeoutMs,
         rowTimeoutMs,
         watchIntervalMs,
+        serviceDownMs: core.serviceDownMs,
         quota: defaultQuotaRules,
         notifyProgress: {
           objects: core.objectsPerNotification,

@@ -15,6 +15,7 @@ import { removeObjects } from './backup-objects.ts';
 import { dropSnapshotsOf } from './backup-snapshots.ts';
 import type { ManagerEnvironment, ManagerOptions } from './environment.ts';
 import { tellFailure } from './failure-message.ts';
+import { livingRows } from './living-rows.ts';
 import { persist, persistAvailable } from './row-step.ts';
 import { settleAll } from './settle-all.ts';
 import { removeTemporaries } from './temporary-volumes.ts';
@@ -175,7 +176,8 @@ export async function releaseSource(environment: ManagerEnvironment, backup: Bac
     await database.transaction(async (sql) => {
       await moveSource(sql, backup, volume, 'error_backing-up', now);
       const making = await listBackups(sql, { volumeId: volume.id, status: 'creating' });
-      const other = making.find(({ id, snapshotId }) => id !== backup.id && snapshotId === backup.snapshotId);
+      const others = making.filter((each) => each.id !== backup.id && each.snapshotId === backup.snapshotId);
+      const [other] = await livingRows(environment, sql, others, now);
       if (other === undefined) return;
       throw new BackupError(
         'stale-update',

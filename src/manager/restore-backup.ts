@@ -22,6 +22,7 @@ import { runRestore } from '../pipeline/restore.ts';
 import { loadChain, readLayers, requireObjects } from './chain.ts';
 import type { ManagerEnvironment } from './environment.ts';
 import { tellFailure } from './failure-message.ts';
+import { livingRows } from './living-rows.ts';
 import type { OperationRun } from './operations.ts';
 import { refusal } from './refusal.ts';
 import { restoreKey } from './restore-key.ts';
@@ -51,7 +52,7 @@ export async function restoreBackup(
     requireTaken(volume);
     requireRestoring(backup, volumeId);
     requireOurs(backup, resources.store.service);
-    await persist(() => requireNoRival(sql, backup, volumeId), rows);
+    await persist(() => requireNoRival(environment, backup, volumeId), rows);
     const meta = await transfer(environment, backup, volume, run);
     await restoreKey(environment, backup, volume, meta, run.signal);
     await finish(environment, backup, volume, meta, run.signal);
@@ -93,13 +94,19 @@ function requireRestoring(backup: Backup, volumeId: string): void {
 }
 
 /** cinder-api lets two restores to one volume pass that are asked for at once: the lower id has it. */
-async function requireNoRival(sql: Sql, { id }: Backup, volumeId: string): Promise<void> {
+async function requireNoRival(
+  environment: ManagerEnvironment,
+  { id }: Backup,
+  volumeId: string,
+): Promise<void> {
+  const { sql } = environment.database;
   const restores = await listBackups(sql, { status: 'restoring', restoreVolumeId: volumeId });
-  const rival = restores.find((each) => each.id < id)?.id;
+  const earlier = restores.filter((each) => each.id < id);
+  const [rival] = await livingRows(environment, sql, earlier, environment.clock.now());
   if (rival === undefined) return;
   throw refusal(
     'InvalidVolume',
-    `Restore backup aborted: backup ${rival} is being restored to volume ${volumeId} too. Wait for its end, or reset its status.`,
+    `Restore backup aborted: backup ${rival.id} is being restored to volume ${volumeId} too. Wait for its end, or reset its status.`,
     'volume state',
   );
 }
@@ -144,7 +151,7 @@ async function transfer(
   // What is above may have taken minutes.
   const isStillOurs = async () => {
     requireTaken(await getVolume(sql, volume.id));
-    await requireNoRival(sql, backup, volume.id);
+    await requireNoRival(environment, backup, volume.id);
   };
   await persist(isStillOurs, anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
   const target = await backend.openTarget(nameOnStorage(volume), targetBytes, signal);
@@ -229,13 +236,14 @@ async function undo(
  * backup is left alone if it is being restored to another volume by now.
  */
 export async function endRestore(
-  { database, clock }: ManagerEnvironment,
+  environment: ManagerEnvironment,
   { backupId, volumeId }: { readonly backupId: string; readonly volumeId: string },
   { from, to }: { readonly from: readonly ('restoring' | 'error')[]; readonly to: VolumeStatus },
 ): Promise<void> {
+  const { database, clock } = environment;
   const now = clock.now();
   await database.transaction(async (sql) => {
-    await failTarget(sql, volumeId, to, backupId, now);
+    await failTarget(environment, sql, { volumeId, backupId }, to, now);
     const target = (await findBackup(sql, backupId))?.restoreVolumeId ?? volumeId;
     if (target === volumeId)
       await moveUnlessTaken(() => moveBackup(sql, backupId, { from, to: 'available' }, {}, now));
@@ -244,26 +252,28 @@ export async function endRestore(
 
 /** The volume of a restore of `backupId` that did not end well; it may have been taken out of our hands. */
 export async function failRestoreTarget(
-  { database, clock }: ManagerEnvironment,
+  environment: ManagerEnvironment,
   volumeId: string,
   to: VolumeStatus,
   backupId: string,
 ): Promise<void> {
+  const { database, clock } = environment;
   const now = clock.now();
-  await database.transaction((sql) => failTarget(sql, volumeId, to, backupId, now));
+  await database.transaction((sql) => failTarget(environment, sql, { volumeId, backupId }, to, now));
 }
 
 /** Looks under the volume's lock whether another backup is being restored to it: then it is that one's to end. */
 async function failTarget(
+  environment: ManagerEnvironment,
   sql: Sql,
-  volumeId: string,
+  { volumeId, backupId }: { readonly volumeId: string; readonly backupId: string },
   to: VolumeStatus,
-  backupId: string,
   now: Date,
 ): Promise<void> {
   await lockVolume(sql, volumeId);
   const restores = await listBackups(sql, { status: 'restoring', restoreVolumeId: volumeId });
-  if (restores.some(({ id }) => id !== backupId)) return;
+  const others = restores.filter(({ id }) => id !== backupId);
+  if ((await livingRows(environment, sql, others, now)).length > 0) return;
   await moveUnlessTaken(() => moveVolume(sql, volumeId, { from: targetStatuses, to }, {}, now));
 }
 

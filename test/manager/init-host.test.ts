@@ -127,13 +127,17 @@ test('a restore that died leaves the volume in error_restoring and the backup av
 
 test.each([
   ['of this host end with it', 'host', 'error_restoring'],
-  ['of another host keep it', 'other', 'restoring-backup'],
+  ['of another host that is up keep it', 'other', 'restoring-backup'],
+  ['of another host that is down do not keep it', 'dead', 'error_restoring'],
+  ['of a host that is gone do not keep it', 'gone', 'error_restoring'],
 ])('other restores to the volume of a restore that died %s', async (_what, host, status) => {
   const { row: second } = await rig.backup(volumeId);
   const target = await rig.addVolume(40 * blockSize, 9);
   await leave(full.id, 'restoring', { restore_volume_id: target });
   await leave(second.id, 'restoring', { restore_volume_id: target, host });
   await leaveVolume(target, 'restoring-backup', null);
+  await rig.addService('other', 50);
+  await rig.addService('dead', 70);
   await rig.manager.initHost(signal);
   expect((await rig.row(full.id)).status).toBe('available');
   expect(await rig.volumeStatus(target)).toBe(status);

@@ -233,6 +233,21 @@ test('a late duplicate leaves the volume to the restore that writes it', async (
   expect(await rig.volumeStatus(volumeId)).toBe('available');
 });
 
+test.each([
+  ['up is waited for', 5, 'restoring-backup'],
+  ['down is not waited for', 100, 'available'],
+])('an earlier restore to the same volume, of a host that is %s', async (_what, secondsAgo, status) => {
+  await rig.addService('other', secondsAgo);
+  const [lower = '', upper = ''] = [backupId, await secondBackup()].toSorted();
+  const volumeId = await rig.addVolume(sizeBytes, 9);
+  await requests.setVolume(volumeId, { status: 'restoring-backup' });
+  for (const id of [lower, upper]) await markRestoring(id, volumeId);
+  await rig.database.sql.updateTable('backups').set({ host: 'other' }).where('id', '=', lower).execute();
+  await requests.send('restore_backup.existing-volume', { backupId: upper, volumeId });
+  expect(await rig.volumeStatus(volumeId)).toBe(status);
+  expect((await rig.row(upper)).status).toBe('available');
+});
+
 test('of two restores to one volume that both fail the last gives it back', async () => {
   const second = await secondBackup();
   const volumeId = await takenVolume();

@@ -10,6 +10,7 @@ import { findBackupEver } from '../../src/database/backups.ts';
 import type { Database, Scope } from '../../src/database/database.ts';
 import type { QuotaRules } from '../../src/database/quotas.ts';
 import { openSqliteDatabase } from '../../src/database/sqlite/sqlite-database.ts';
+import { registerBackupService } from '../../src/database/services.ts';
 import { getVolume, insertVolume } from '../../src/database/volumes.ts';
 import { createLogger, type Logger } from '../../src/log.ts';
 import { createAgentStorage, createStorageDirectory } from '../../src/manager/agent-storage.ts';
@@ -96,6 +97,8 @@ export type Rig = {
   /** The ids of the backups that have a snapshot of the volume, which may be gone. */
   snapshotOwners(volumeId: string): Promise<readonly string[]>;
   row(backupId: string): Promise<Backup>;
+  /** A backup service on another host, seen `secondsAgo`. */
+  addService(host: string, secondsAgo: number): Promise<void>;
   /** Waits until all operations have ended, and what they left for later. */
   settled(): Promise<void>;
   volumeStatus(volumeId: string): Promise<string>;
@@ -152,6 +155,7 @@ export function createRig(
       cleanupTimeoutMs: 10_000,
       rowTimeoutMs: 10_000,
       watchIntervalMs: changes.watchIntervalMs ?? 3_600_000,
+      serviceDownMs: 60_000,
       quota: changes.quota ?? null,
       notifyProgress: { objects: Infinity, intervalMs: 0 },
     },
@@ -206,6 +210,10 @@ export function createRig(
     machine,
     path,
     row,
+    async addService(host, secondsAgo) {
+      const seen = new Date(Date.now() - secondsAgo * 1000);
+      await registerBackupService(database.sql, host, 'nova', seen);
+    },
     async settled() {
       while (unsettled.size > 0) await Promise.all(unsettled);
     },

@@ -188,6 +188,22 @@ test('rows of other hosts are left alone', async () => {
   expect(await rig.volumeStatus(volumeId)).toBe('backing-up');
 });
 
+test.each([
+  ['up keeps', 5, 'backing-up'],
+  ['down does not keep', 100, 'in-use'],
+])(
+  'a backup of the same volume on a host that is %s it from being given back',
+  async (_what, ago, status) => {
+    await rig.addService('other', ago);
+    const volumeId = await takenVolume('in-use');
+    await requests.addBackup(volumeId, 'creating', { host: 'other', service: rig.store.service });
+    const backupId = await requests.addBackup(volumeId, 'creating', { service: rig.store.service });
+    await start();
+    expect((await rig.row(backupId)).status).toBe('error');
+    expect(await rig.volumeStatus(volumeId)).toBe(status);
+  },
+);
+
 test('a volume that is gone does not keep its backup from being put right', async () => {
   const backupId = await requests.addBackup(randomUUID(), 'creating', { service: rig.store.service });
   await start();
