@@ -125,7 +125,10 @@ async function keepKey(
   return { ...backup, encryptionKeyId };
 }
 
-/** Writes into the row where the objects are going to be, so that a cleaning up after a crash finds them. */
+/**
+ * Writes into the row where the objects are going to be, so that a cleaning up after a crash finds them, and the zone that the request
+ * left out (create_backup since 2024.1).
+ */
 async function settlePlace(environment: ManagerEnvironment, backup: Backup): Promise<Backup> {
   const { clock, options, resources, database } = environment;
   const now = clock.now();
@@ -136,9 +139,11 @@ async function settlePlace(environment: ManagerEnvironment, backup: Backup): Pro
     at: now,
     availabilityZone: options.availabilityZone,
   });
-  const changes = { container, prefix, service: resources.store.service, host: options.host };
+  const availabilityZone = backup.availabilityZone ?? options.availabilityZone;
+  const { service } = resources.store;
+  const changes = { container, prefix, service, host: options.host, availabilityZone };
   await updateBackup(database.sql, backup.id, 'creating', changes, now);
-  return { ...backup, container, prefix };
+  return { ...backup, container, prefix, availabilityZone };
 }
 
 async function takeSnapshot(

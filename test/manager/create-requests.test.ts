@@ -50,7 +50,7 @@ test('a recorded request for a full backup leaves the rows that cinder-backup le
     service_metadata: expect.stringMatching(
       new RegExp(`^volume_${volumeId}_\\d{14}_backup_${backupId}$`, 'u'),
     ),
-    availability_zone: null,
+    availability_zone: 'nova',
     fail_reason: null,
     parent_id: null,
     num_dependent_backups: null,
@@ -61,6 +61,13 @@ test('a recorded request for a full backup leaves the rows that cinder-backup le
     previousStatus: 'backing-up',
   });
   expect(await requests.messages()).toEqual([]);
+});
+
+test('a backup keeps the zone that was asked for', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating', { availability_zone: 'other' });
+  await requests.send('create_backup.full', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({ status: 'available', availabilityZone: 'other' });
 });
 
 test('it is told of from start to end, with a percentage that grows to 100', async () => {

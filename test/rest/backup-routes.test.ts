@@ -41,7 +41,7 @@ test('a backup is accepted with its summary and shown with every field of block 
     status: 'available',
     size: 1,
     object_count: 5,
-    availability_zone: null,
+    availability_zone: 'nova',
     container: expect.stringMatching(/^[0-9a-f]{2}\//),
     created_at: expect.stringMatching(time),
     updated_at: expect.stringMatching(time),

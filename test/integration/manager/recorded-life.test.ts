@@ -81,6 +81,8 @@ const ownColumns = ['created_at', 'updated_at', 'deleted_at', 'launched_at', 'da
 /** What a rig lacks: the services of Cinder. */
 const foreignColumns = ['service_uuid'];
 const storeColumns = ['service', 'container', 'service_metadata', 'object_count'];
+/** The recording is of Zed, whose service leaves the zone empty where nobody asked for one. */
+const zoneOf = (table: string, value: unknown) => (table === 'backups' ? (value ?? 'nova') : value);
 
 async function expectRows(recorded: RecordedTables, table: string): Promise<void> {
   const rows = recorded[table] ?? [];
@@ -89,7 +91,8 @@ async function expectRows(recorded: RecordedTables, table: string): Promise<void
     const ours = await readRow(rig.database.sql, table, row['id']);
     for (const [column, value] of Object.entries(row)) {
       if ([...ownColumns, ...storeColumns, ...foreignColumns].includes(column)) continue;
-      expect.soft(ours?.[column], `${table}.${column} of ${row['id']}`).toEqual(value);
+      const expected = column === 'availability_zone' ? zoneOf(table, value) : value;
+      expect.soft(ours?.[column], `${table}.${column} of ${row['id']}`).toEqual(expected);
     }
   }
 }
