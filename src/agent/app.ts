@@ -85,6 +85,7 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
   const requests = createRequests({
     streams: maxStreams,
     snapshots: options.maxSnapshots ?? maxStreams,
+    lists: maxStreams,
   });
   // Node would tell every client to go on; a route that may refuse does it by itself.
   app.server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {

@@ -158,13 +158,13 @@ export async function createRbdBackend(options: {
 
   return {
     info,
-    async listVolumes() {
+    async listVolumes(signal) {
       const { names, pool } = await connection.use(async ({ pool: open, run }) => ({
         ...(await run('names', `pool ${settings.pool}`, { kind: 'list', pool: open })),
         pool: open,
       }));
       const volumes = names.filter((volume) => volumeNamePattern.test(volume)).toSorted();
-      return await describeEach(volumes, describing, async (volume) => {
+      return await describeEach(volumes, describing, signal, async (volume) => {
         try {
           return volumeInfo(pool, volume, (await describe(volume)).facts);
         } catch (error) {

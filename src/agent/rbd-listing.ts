@@ -1,14 +1,16 @@
 /** Describes many images, a few at a time. */
 import { withLimit, type Budget } from '../async/limit.ts';
+import { throwIfAborted } from '../model/errors.ts';
 
 /**
  * What `describe` says of each name, in their order, without those that it says undefined of. No more than the capacity
- * of `budget` are described at once, over all lists that share it. Once one fails no other is begun; throws that first error after those under
+ * of `budget` are described at once, over all lists that share it. Once one fails, or the signal aborts, no other is begun; throws that first error after those under
  * way have ended.
  */
 export async function describeEach<T>(
   names: readonly string[],
   budget: Budget,
+  signal: AbortSignal,
   describe: (name: string) => Promise<T | undefined>,
 ): Promise<T[]> {
   const described: (T | undefined)[] = [];
@@ -17,7 +19,14 @@ export async function describeEach<T>(
   const worker = async () => {
     for (const [at, name] of left) {
       try {
-        described[at] = await withLimit(budget, async () => (failed ? undefined : await describe(name)));
+        described[at] = await withLimit(
+          budget,
+          async () => {
+            throwIfAborted(signal);
+            return failed ? undefined : await describe(name);
+          },
+          signal,
+        );
       } catch (error) {
         failed = true;
         throw error;

@@ -3,7 +3,7 @@ import type { FastifyReply } from 'fastify';
 import { BackupError } from '../model/errors.ts';
 
 /** Each kind has room of its own: a copy that takes an hour keeps no stream from being served. */
-export type RequestKind = 'streams' | 'snapshots';
+export type RequestKind = 'streams' | 'snapshots' | 'lists';
 
 export type Requests = {
   /**
@@ -18,7 +18,11 @@ export type Requests = {
 };
 
 export function createRequests(limits: Readonly<Record<RequestKind, number>>): Requests {
-  const active = { streams: new Set<AbortController>(), snapshots: new Set<AbortController>() };
+  const active: Record<RequestKind, Set<AbortController>> = {
+    streams: new Set(),
+    snapshots: new Set(),
+    lists: new Set(),
+  };
   return {
     begin(kind, reply) {
       if (active[kind].size >= limits[kind]) {
@@ -43,7 +47,7 @@ export function createRequests(limits: Readonly<Record<RequestKind, number>>): R
       return { controller, done };
     },
     stop() {
-      for (const controller of [...active.streams, ...active.snapshots]) {
+      for (const controller of Object.values(active).flatMap((some) => [...some])) {
         controller.abort(
           new BackupError('agent-unavailable', 'the agent is stopping; try again when it is back'),
         );

@@ -72,7 +72,8 @@ export type WriteTarget = {
 
 export type VolumeBackend = {
   readonly info: BackendInfo;
-  listVolumes(): Promise<readonly VolumeInfo[]>;
+  /** Looks at each volume: begins no other one when the signal aborts. */
+  listVolumes(signal: AbortSignal): Promise<readonly VolumeInfo[]>;
   /** Names of volumes that are gone but have snapshots left. */
   listGone(): Promise<readonly string[]>;
   getVolume(volume: string): Promise<VolumeDetail>;

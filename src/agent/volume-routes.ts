@@ -41,10 +41,15 @@ export function volumeRoutes(app: FastifyInstance, context: AgentContext): void 
         response: { 200: volumeList, ...errorResponses },
       },
     },
-    async ({ params }) => {
+    async ({ params }, reply) => {
       const backend = backendOf(params.backend);
-      const volumes = [...(await backend.listVolumes())];
-      return { volumes, gone: [...(await backend.listGone())] };
+      const { controller, done } = requests.begin('lists', reply);
+      try {
+        const volumes = [...(await backend.listVolumes(controller.signal))];
+        return { volumes, gone: [...(await backend.listGone())] };
+      } finally {
+        done();
+      }
     },
   );
 

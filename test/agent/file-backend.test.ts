@@ -127,7 +127,7 @@ describe('file backend', () => {
         code: 'state-invalid',
       });
     }
-    expect((await backend.listVolumes()).map(({ name }) => name)).toEqual([volume]);
+    expect((await backend.listVolumes(noAbort)).map(({ name }) => name)).toEqual([volume]);
   });
 
   test('does not follow a link in place of a snapshot', async () => {

@@ -3,6 +3,7 @@ import { describeEach } from '../../src/agent/rbd-listing.ts';
 import { createBudget } from '../../src/async/limit.ts';
 
 const names = Array.from({ length: 50 }, (_, at) => `volume-${at}`);
+const { signal: never } = new AbortController();
 const turn = () => new Promise<void>((resolve) => setImmediate(resolve));
 
 /** Describes as `tell` does, and counts. */
@@ -23,7 +24,7 @@ function counted(tell: (name: string) => string | undefined) {
 
 test('images are described in order, those that have gone left out', async () => {
   const { describe } = counted((name) => (name === 'volume-7' ? undefined : name));
-  expect(await describeEach(names, createBudget(3), describe)).toEqual(
+  expect(await describeEach(names, createBudget(3), never, describe)).toEqual(
     names.filter((name) => name !== 'volume-7'),
   );
 });
@@ -31,7 +32,10 @@ test('images are described in order, those that have gone left out', async () =>
 test('two lists at a time describe no more images at once than one', async () => {
   const { seen, describe } = counted((name) => name);
   const budget = createBudget(3);
-  await Promise.all([describeEach(names, budget, describe), describeEach(names, budget, describe)]);
+  await Promise.all([
+    describeEach(names, budget, never, describe),
+    describeEach(names, budget, never, describe),
+  ]);
   expect(seen).toEqual({ begun: 100, most: 3, left: 0 });
 });
 
@@ -41,7 +45,18 @@ test('after the first error no other image is opened, and the error comes when a
     if (name === 'volume-4') throw failure;
     return name;
   });
-  await expect(describeEach(names, createBudget(2), describe)).rejects.toBe(failure);
+  await expect(describeEach(names, createBudget(2), never, describe)).rejects.toBe(failure);
+  expect(seen.begun).toBeLessThan(8);
+  expect(seen.left).toBe(0);
+});
+
+test('when nobody waits for the list any more no other image is opened', async () => {
+  const leaving = new AbortController();
+  const { seen, describe } = counted((name) => {
+    if (name === 'volume-4') leaving.abort(new Error('the client has gone away'));
+    return name;
+  });
+  await expect(describeEach(names, createBudget(2), leaving.signal, describe)).rejects.toThrow();
   expect(seen.begun).toBeLessThan(8);
   expect(seen.left).toBe(0);
 });

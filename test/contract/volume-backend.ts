@@ -111,7 +111,7 @@ export function describeVolumeBackend(
     });
 
     test('lists and shows a volume that it made, as zeros', async () => {
-      const listed = (await backend.listVolumes()).find((one) => one.name === volume);
+      const listed = (await backend.listVolumes(noAbort)).find((one) => one.name === volume);
       expect(listed).toMatchObject({ name: volume, size_bytes: sizeBytes });
       expect(listed?.allocated_bytes).toBe(backend.info.type === 'file' ? 0 : null);
       expect(await backend.getVolume(volume)).toEqual({ ...listed, snapshots: [] });
