@@ -183,21 +183,6 @@ export async function listTemporaryOwners(sql: Sql, host: string): Promise<Backu
   return rows.map(fromRow);
 }
 
-/** Which of the volumes `ids` ever had a backup. */
-export async function volumesWithBackups(sql: Sql, ids: readonly string[]): Promise<ReadonlySet<string>> {
-  const found = new Set<string>();
-  for (let done = 0; done < ids.length; done += 500) {
-    const rows = await sql
-      .selectFrom('backups')
-      .select('volume_id')
-      .distinct()
-      .where('volume_id', 'in', ids.slice(done, done + 500))
-      .execute();
-    for (const row of rows) found.add(row.volume_id);
-  }
-  return found;
-}
-
 /** The hosts of the volumes that a backup service on `host` ever made a backup of, as far as the volumes are still there. */
 export async function hostsOfBackedUpVolumes(sql: Sql, host: string): Promise<readonly string[]> {
   const rows = await sql

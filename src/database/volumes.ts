@@ -83,6 +83,33 @@ export async function findVolumeEver(sql: Sql, id: string): Promise<Volume | und
   return row === undefined ? undefined : fromRow(row);
 }
 
+/** Where the snapshots of a volume's backups are. */
+export type BackedUpVolume = Pick<Volume, 'id' | 'nameId'> & { readonly host: string };
+
+/**
+ * Volumes, deleted ones too, of which one of these drivers, or none yet, ever made a backup: by id, at most `limit` after the id
+ * `after`.
+ */
+export async function listBackedUpVolumes(
+  sql: Sql,
+  { services, after, limit }: { services: readonly string[]; after: string; limit: number },
+): Promise<readonly BackedUpVolume[]> {
+  const rows = await sql
+    .selectFrom('backups')
+    .innerJoin('volumes', 'volumes.id', 'backups.volume_id')
+    .select(['volumes.id', 'volumes._name_id', 'volumes.host'])
+    .distinct()
+    .where('volumes.id', '>', after)
+    .where('volumes.host', 'is not', null)
+    .where((where) =>
+      where.or([where('backups.service', 'in', services), where('backups.service', 'is', null)]),
+    )
+    .orderBy('volumes.id')
+    .limit(limit)
+    .execute();
+  return rows.map((row) => ({ id: row.id, nameId: row['_name_id'] ?? row.id, host: row.host ?? '' }));
+}
+
 /** As findVolume, but throws `not-found`. */
 export async function getVolume(sql: Sql, id: string, projectId?: string): Promise<Volume> {
   const volume = await findVolume(sql, id, projectId);

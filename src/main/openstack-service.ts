@@ -25,7 +25,8 @@ import type { Logger } from '../log.ts';
 import type { ManagerEnvironment } from '../manager/environment.ts';
 import { createHostEndpoints, type RpcHandler } from '../manager/host-endpoints.ts';
 import { createHostLife } from '../manager/host-life.ts';
-import { dropOrphans, reconcile, serviceContext } from '../manager/init-host.ts';
+import { dropOrphans } from '../manager/drop-orphans.ts';
+import { reconcile, serviceContext } from '../manager/init-host.ts';
 import { createLostRequests } from '../manager/lost-requests.ts';
 import { createVerify } from '../manager/manager.ts';
 import { createNamedLoggers } from '../manager/named-loggers.ts';
@@ -56,6 +57,8 @@ export type OpenstackService = {
 };
 
 const cleanupTimeoutMs = 120_000;
+/** Well below service_down_time, within which the first heartbeat has to come. */
+const agentTimeoutMs = 20_000;
 const rowTimeoutMs = 900_000;
 const watchIntervalMs = 2000;
 /** A request that was sent has come by then; see lost-requests.ts. */
@@ -156,6 +159,7 @@ export async function createOpenstackService(settings: {
         cleanupTimeoutMs,
         rowTimeoutMs,
         watchIntervalMs,
+        agentTimeoutMs,
         serviceDownMs: core.serviceDownMs,
         quota: defaultQuotaRules,
         notifyProgress: {

@@ -163,6 +163,7 @@ export async function createStandalone(settings: {
         cleanupTimeoutMs,
         rowTimeoutMs: cleanupTimeoutMs,
         watchIntervalMs: 60_000,
+        agentTimeoutMs: 20_000,
         serviceDownMs: 60_000,
         quota: null,
         notifyProgress: { objects: Infinity, intervalMs: 0 },

@@ -63,6 +63,8 @@ export type ManagerOptions = {
   readonly metadataVersion: number;
   /** Bound on putting things right after a failure. */
   readonly cleanupTimeoutMs: number;
+  /** Bound on waiting for agents where others wait meanwhile: what they were to remove can be removed later. */
+  readonly agentTimeoutMs: number;
   /** Bound on waiting for a database that is away, where only a row gives back what is held. */
   readonly rowTimeoutMs: number;
   /** How often the row of a running operation is looked at: somebody may have taken it. */

@@ -9,22 +9,18 @@
  *   error      temporary volumes that cinder-volume made for it are removed
  */
 import { randomUUID } from 'node:crypto';
+import { anySignal } from '../async/any-signal.ts';
 import { createTaskGroup } from '../async/task-group.ts';
-import {
-  listIncompleteBackups,
-  listTemporaryOwners,
-  moveBackup,
-  volumesWithBackups,
-} from '../database/backups.ts';
+import { listIncompleteBackups, listTemporaryOwners, moveBackup } from '../database/backups.ts';
 import type { Backup } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
 import { isBackupError, throwIfAborted } from '../model/errors.ts';
-import { volumeNamePattern } from '../model/names.ts';
 import type { RequestContext } from '../model/request-context.ts';
 import { removeObjects } from './backup-objects.ts';
-import { dropSnapshotsOf, dropStaleSnapshots } from './backup-snapshots.ts';
+import { dropSnapshotsOf } from './backup-snapshots.ts';
+import { dropOrphans } from './drop-orphans.ts';
 import { endTemporaries, failBackup, releaseSource } from './end-backup.ts';
-import type { ManagerEnvironment, StorageBackend } from './environment.ts';
+import type { ManagerEnvironment } from './environment.ts';
 import { endRestore, giveBackRestored } from './restore-backup.ts';
 import { persistAndTell } from './row-step.ts';
 
@@ -54,6 +50,8 @@ export async function reconcile(
   const deleting: Backup[] = [];
   let reset = 0;
   const group = createTaskGroup(sideBySide, signal);
+  // For all together: a service that starts later than service_down_time is down.
+  const agents = AbortSignal.timeout(options.agentTimeoutMs);
   const incomplete = await listIncompleteBackups(database.sql, options.host);
   // What takes room goes first: rows may be waiting for it, where the database is on the same file system.
   for (const backup of incomplete.toSorted((a, b) => isCreating(b) - isCreating(a))) {
@@ -64,7 +62,7 @@ export async function reconcile(
     else if (status === 'creating' || status === 'restoring' || status === 'deleting') {
       log.info({ backup: id, status }, 'backup was interrupted: putting it right');
       reset += 1;
-      await group.add((groupSignal) => endInterrupted(environment, backup, groupSignal));
+      await group.add((groupSignal) => endInterrupted(environment, backup, groupSignal, agents));
     }
   }
   await group.settle();
@@ -88,15 +86,19 @@ function isCreating({ status }: Backup): number {
   return Number(status === 'creating');
 }
 
-/** Ends a `creating`, a `restoring`, or a `deleting` that nobody else can go on with. */
+/**
+ * Ends a `creating`, a `restoring`, or a `deleting` that nobody else can go on with. `agents` bounds the waiting for an agent
+ * alone: what is left on the storage keeps no row, and goes with `dropOrphans` or the next backup of the volume.
+ */
 export async function endInterrupted(
   environment: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,
+  agents = AbortSignal.timeout(environment.options.agentTimeoutMs),
 ): Promise<void> {
   const fail = () => failBackup(environment, backup.id, interrupted);
   if (isBeingImported(backup)) await persistAndTell(environment.log, fail, signal);
-  else if (backup.status === 'creating') await endCreating(environment, backup, signal);
+  else if (backup.status === 'creating') await endCreating(environment, backup, signal, agents);
   else if (backup.status === 'restoring') {
     await persistAndTell(environment.log, () => endRestoring(environment, backup), signal);
   } else await persistAndTell(environment.log, () => endDeletingEncrypted(environment, backup), signal);
@@ -107,6 +109,7 @@ async function endCreating(
   environment: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,
+  agents: AbortSignal,
 ): Promise<void> {
   const { resources, log } = environment;
   const attempt = async (what: string, work: () => Promise<void>) => {
@@ -120,7 +123,7 @@ async function endCreating(
   if (isOwnService(resources.store.service, backup.service)) {
     if (backup.objectCount === null)
       await attempt('objects', () => removeObjects(resources.store, backup, signal));
-    await attempt('snapshot', () => dropSnapshotsOf(environment, backup, signal));
+    await attempt('snapshot', () => dropSnapshotsOf(environment, backup, anySignal([signal, agents])));
   }
   await persistAndTell(environment.log, () => releaseSource(environment, backup), signal);
   await persistAndTell(environment.log, () => failBackup(environment, backup.id, interrupted), signal);
@@ -149,55 +152,4 @@ async function endDeletingEncrypted({ database, clock }: ManagerEnvironment, { i
 /** Who goes on with what an earlier process began. */
 export function serviceContext({ projectId, userId }: Backup): RequestContext {
   return { projectId, userId: userId ?? '', requestId: `req-${randomUUID()}` };
-}
-
-/**
- * Removes the snapshots of backups that this database knows and no longer needs, also of volumes that are gone; unknown
- * ones belong to somebody else. What is wrong with one volume does not keep the others from it.
- */
-export async function dropOrphans(
-  environment: ManagerEnvironment,
-  backends: readonly StorageBackend[],
-  signal: AbortSignal,
-): Promise<number> {
-  const { log } = environment;
-  let count = 0;
-  for (const backend of backends) {
-    for (const volumeId of await listForOrphans(environment, backend, signal)) {
-      try {
-        const dropped = await dropStaleSnapshots(
-          environment,
-          backend,
-          { id: volumeId, nameId: volumeId },
-          signal,
-        );
-        if (dropped.length > 0)
-          log.info({ volume: volumeId, snapshots: dropped }, 'needless backup snapshots removed');
-        count += dropped.length;
-      } catch (err) {
-        throwIfAborted(signal);
-        log.error({ volume: volumeId, err }, 'backup snapshots of this volume not looked through');
-        if (isBackupError(err, 'agent-unavailable')) break;
-      }
-    }
-  }
-  return count;
-}
-
-/** The ids of the volumes of a backend that ever had a backup. */
-async function listForOrphans(
-  { log, database }: ManagerEnvironment,
-  backend: StorageBackend,
-  signal: AbortSignal,
-): Promise<readonly string[]> {
-  try {
-    const { volumes, gone } = await backend.listVolumes(signal);
-    const names = [...volumes.map(({ name }) => name), ...gone];
-    const ids = names.flatMap((name) => volumeNamePattern.exec(name)?.[1] ?? []);
-    return [...(await volumesWithBackups(database.sql, ids))];
-  } catch (err) {
-    throwIfAborted(signal);
-    log.error({ backend: backend.name, err }, 'backup snapshots of this backend not looked through');
-    return [];
-  }
 }

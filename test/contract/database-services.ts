@@ -2,7 +2,11 @@
 import { beforeEach, expect, test } from 'vitest';
 import type { Database } from '../../src/database/database.ts';
 import { readFlag, readSetTime } from '../../src/database/row-values.ts';
-import { registerBackupService, reportBackupService } from '../../src/database/services.ts';
+import {
+  isBackupServiceUp,
+  registerBackupService,
+  reportBackupService,
+} from '../../src/database/services.ts';
 import type { OpenEmpty } from './database.ts';
 
 const start = new Date('2026-11-22T09:10:40Z');
@@ -91,6 +95,15 @@ export function serviceStatements(open: OpenEmpty): void {
     expect(await rows()).toMatchObject([
       { report_count: 1, availability_zone: 'az2', updated_at: later.toISOString() },
     ]);
+  });
+
+  test('a host is up that was seen since, one that was not, or has no row, is down', async () => {
+    await register();
+    expect(await isBackupServiceUp(database.sql, 'refhost', start)).toBe(true);
+    expect(await isBackupServiceUp(database.sql, 'refhost', later)).toBe(false);
+    expect(await isBackupServiceUp(database.sql, 'elsewhere', start)).toBe(false);
+    await insert('silent');
+    expect(await isBackupServiceUp(database.sql, 'silent', start)).toBe(false);
   });
 
   test('a report on a removed row says so', async () => {

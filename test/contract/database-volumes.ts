@@ -1,6 +1,7 @@
 /** What holds of statements on volumes, snapshots and what belongs to them, whatever the database is. */
 import { randomUUID } from 'node:crypto';
 import { beforeEach, expect, test } from 'vitest';
+import { insertBackup } from '../../src/database/backups.ts';
 import type { Database } from '../../src/database/database.ts';
 import { insertFailureMessage } from '../../src/database/messages.ts';
 import { readTime } from '../../src/database/row-values.ts';
@@ -15,13 +16,14 @@ import {
   getVolume,
   insertVolume,
   knownVolumes,
+  listBackedUpVolumes,
   listVolumes,
   lockVolume,
   moveVolume,
   readVolumeStatus,
   setVolumeEncryptionKey,
 } from '../../src/database/volumes.ts';
-import { newVolume } from '../database/rows.ts';
+import { newBackup, newVolume } from '../database/rows.ts';
 import type { OpenEmpty } from './database.ts';
 
 const now = new Date('2026-11-22T09:00:00Z');
@@ -55,6 +57,28 @@ export function volumeStatements(open: OpenEmpty): void {
       status: 'backing-up',
       previousStatus: 'available',
     });
+  });
+
+  test('volumes that had a backup are listed once, in pages, with their name on the storage', async () => {
+    const ids = (await Promise.all([someVolume(), someVolume(), someVolume(), someVolume()])).toSorted();
+    const [first = '', second = '', third = '', without = ''] = ids;
+    for (const volumeId of [first, first, second, third]) {
+      await insertBackup(database.sql, newBackup({ volumeId }), now);
+    }
+    const { sql } = database;
+    await sql.updateTable('backups').set({ service: 'ours' }).where('volume_id', '=', first).execute();
+    await sql.updateTable('backups').set({ service: 'other' }).where('volume_id', '=', second).execute();
+    await sql
+      .updateTable('volumes')
+      .set({ _name_id: without, deleted: true })
+      .where('id', '=', third)
+      .execute();
+    const page = { services: ['ours'], after: '', limit: 1 };
+    const host = 'host@file#file';
+    expect(await listBackedUpVolumes(sql, page)).toEqual([{ id: first, nameId: first, host }]);
+    expect(await listBackedUpVolumes(sql, { ...page, after: first, limit: 9 })).toEqual([
+      { id: third, nameId: without, host },
+    ]);
   });
 
   test('a locked volume is moved by nobody else until the transaction ends', async () => {

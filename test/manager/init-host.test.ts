@@ -1,5 +1,5 @@
 import { randomUUID } from 'node:crypto';
-import { rm, truncate } from 'node:fs/promises';
+import { rename, rm, truncate } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { getSnapshot, insertSnapshot } from '../../src/database/snapshots.ts';
 import { getVolume } from '../../src/database/volumes.ts';
@@ -285,6 +285,42 @@ test('needless snapshots of a volume that is gone go too', async () => {
   expect(await rig.snapshotOwners(volumeId)).not.toEqual([]);
   await restart();
   expect(await rig.snapshotOwners(volumeId)).toEqual([]);
+});
+
+test('needless snapshots of a volume that was migrated are found under the name that it has now', async () => {
+  const nameId = randomUUID();
+  await rename(rig.path(volumeId), rig.path(nameId));
+  await rig.database.sql
+    .updateTable('volumes')
+    .set({ _name_id: nameId })
+    .where('id', '=', volumeId)
+    .execute();
+  const name = backupSnapshotName(full.id, 1);
+  await machine.client.createSnapshot('file', volumeName(nameId), name, signal);
+  await rig.database.sql.updateTable('backups').set({ status: 'error' }).execute();
+  await restart();
+  expect(await rig.snapshotOwners(nameId)).toEqual([]);
+});
+
+test('only volumes that had a backup are asked for snapshots, and no list of all is made', async () => {
+  await rig.addVolume(blockSize);
+  const asked: string[] = [];
+  rig.overrides.listVolumes = () => Promise.reject(new BackupError('bug', 'there are too many'));
+  rig.overrides.listSnapshots = async (volume) => await Promise.resolve((asked.push(volume), []));
+  await rig.manager.initHost(signal);
+  expect(asked).toEqual([volumeName(volumeId)]);
+});
+
+test('an agent that does not answer is asked for the snapshots of one volume only', async () => {
+  const { row } = await rig.backup(await rig.addVolume(blockSize));
+  let asked = 0;
+  rig.overrides.listSnapshots = () => {
+    asked += 1;
+    return Promise.reject(new BackupError('agent-unavailable', 'away'));
+  };
+  await rig.manager.initHost(signal);
+  expect(asked).toBe(1);
+  expect(row.status).toBe('available');
 });
 
 test('an extension that died after the storage had done it is finished', async () => {

@@ -115,6 +115,7 @@ export function createRig(
     /** How often rows are looked at while their operations run; hardly ever unless given. */
     readonly watchIntervalMs?: number;
     readonly quota?: QuotaRules;
+    readonly agentTimeoutMs?: number;
     /** Another database than one of its own in memory; the rig closes it. */
     readonly database?: Database;
     /** Told of each line of the log. */
@@ -156,6 +157,7 @@ export function createRig(
       rowTimeoutMs: 10_000,
       watchIntervalMs: changes.watchIntervalMs ?? 3_600_000,
       serviceDownMs: 60_000,
+      agentTimeoutMs: changes.agentTimeoutMs ?? 10_000,
       quota: changes.quota ?? null,
       notifyProgress: { objects: Infinity, intervalMs: 0 },
     },

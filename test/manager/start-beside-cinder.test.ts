@@ -210,6 +210,26 @@ test('a volume that is gone does not keep its backup from being put right', asyn
   expect((await rig.row(backupId)).status).toBe('error');
 });
 
+test('agents that do not answer hold up a start once, however many backups they keep', async () => {
+  const slow = createRig(machine, { on: rig, agentTimeoutMs: 20 });
+  const { environment } = createRequestRig(slow);
+  let waiting = 0;
+  slow.overrides.deleteSnapshot = async (_volume, _snapshot, until) => {
+    waiting += 1;
+    const { promise, reject } = Promise.withResolvers<never>();
+    until.addEventListener('abort', () => reject(until.reason), { once: true });
+    if (until.aborted) reject(until.reason);
+    await promise;
+  };
+  const volumes = await Promise.all(Array.from({ length: 20 }, () => takenVolume()));
+  for (const volumeId of volumes) {
+    await requests.addBackup(volumeId, 'creating', { service: rig.store.service });
+  }
+  expect(await reconcile(environment, { hasQueue: true }, signal)).toMatchObject({ reset: 20 });
+  expect(waiting).toBe(20);
+  for (const volumeId of volumes) expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
 test('an agent that does not answer keeps no volume', async () => {
   const volumeId = await takenVolume();
   await requests.setVolume(volumeId, { host: 'elsewhere@ceph#ceph' });
