@@ -167,6 +167,23 @@ export async function listIncompleteBackups(sql: Sql, host: string): Promise<Bac
   return rows.map(fromRow);
 }
 
+/** What stands for the volume of a backup that is to be imported (cinder/backup/api.py, IMPORT_VOLUME_ID). */
+export const importVolumeId = '00000000-0000-0000-0000-000000000000';
+
+/** Rows that cinder-api made for imports which no host has taken. */
+export async function listUntakenImports(sql: Sql): Promise<Backup[]> {
+  const rows = await sql
+    .selectFrom('backups')
+    .selectAll()
+    .where('deleted', '=', false)
+    .where('status', '=', 'creating')
+    .where('volume_id', '=', importVolumeId)
+    .where('host', 'is', null)
+    .orderBy('id')
+    .execute();
+  return rows.map(fromRow);
+}
+
 /** Failed backups of `host` for which cinder-volume has made something that is still there. */
 export async function listTemporaryOwners(sql: Sql, host: string): Promise<Backup[]> {
   const rows = await sql

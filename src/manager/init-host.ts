@@ -11,7 +11,12 @@
 import { randomUUID } from 'node:crypto';
 import { anySignal } from '../async/any-signal.ts';
 import { createTaskGroup } from '../async/task-group.ts';
-import { listIncompleteBackups, listTemporaryOwners, moveBackup } from '../database/backups.ts';
+import {
+  importVolumeId,
+  listIncompleteBackups,
+  listTemporaryOwners,
+  moveBackup,
+} from '../database/backups.ts';
 import type { Backup } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
 import { isBackupError, throwIfAborted } from '../model/errors.ts';
@@ -76,10 +81,10 @@ export async function reconcile(
 
 /**
  * True until import_record comes for a row that cinder-api has made, or brought back from the deleted ones: that row
- * still names the objects that are to be imported (IMPORT_VOLUME_ID in cinder/backup/api.py).
+ * still names the objects that are to be imported.
  */
 export function isBeingImported({ status, volumeId }: Backup): boolean {
-  return status === 'creating' && volumeId === '00000000-0000-0000-0000-000000000000';
+  return status === 'creating' && volumeId === importVolumeId;
 }
 
 function isCreating({ status }: Backup): number {

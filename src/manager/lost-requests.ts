@@ -1,12 +1,13 @@
 /**
  * Requests that never come. By default the queues of Cinder are not durable: a broker that is started anew has forgotten them, and
  * drops what is sent until they are declared again. cinder-api has changed the rows by then, so they would stay `creating`,
- * `restoring` or `deleting` until the next start; with cinder-backup they do.
+ * `restoring` or `deleting` until the next start; with cinder-backup they do. Imports are of no host until one takes them: each looks
+ * after those too.
  *
  * Invariant: a row is taken for forgotten only if at two looks, one after the other, requests could come in and no operation was
  * busy with it. How far the looks are apart is the time that a request may take from cinder-api to here.
  */
-import { findBackup, listIncompleteBackups } from '../database/backups.ts';
+import { findBackup, listIncompleteBackups, listUntakenImports } from '../database/backups.ts';
 import type { Backup } from '../model/backup.ts';
 import { throwIfAborted } from '../model/errors.ts';
 import type { ManagerEnvironment } from './environment.ts';
@@ -38,7 +39,8 @@ export function createLostRequests(
       const before = suspects;
       suspects = new Map();
       if (!isConnected()) return [];
-      const found = (await listIncompleteBackups(database.sql, options.host)).filter(isForgotten);
+      const ours = await listIncompleteBackups(database.sql, options.host);
+      const found = [...ours, ...(await listUntakenImports(database.sql))].filter(isForgotten);
       const deleting: Backup[] = [];
       for (const { id, status } of found.filter((each) => before.get(each.id) === each.status)) {
         throwIfAborted(signal);

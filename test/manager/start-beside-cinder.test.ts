@@ -114,6 +114,19 @@ test.each([null, 2])(
   },
 );
 
+test('an import that no host ever took ends in error at the second look', async () => {
+  const nowhere = '00000000-0000-0000-0000-000000000000';
+  const importing = await requests.addBackup(nowhere, 'creating', { host: null });
+  const placing = await requests.addBackup(await takenVolume(), 'creating', { host: null });
+  const elsewhere = await requests.addBackup(nowhere, 'creating', { host: 'other' });
+  const lost = watch();
+  await lost.look(signal);
+  expect((await rig.row(importing)).status).toBe('creating');
+  await lost.look(signal);
+  expect((await rig.row(importing)).status).toBe('error');
+  for (const id of [placing, elsewhere]) expect((await rig.row(id)).status).toBe('creating');
+});
+
 test('what another driver was making is left to it', async () => {
   const volumeId = await rig.addVolume(sizeBytes);
   const { row } = await rig.backup(volumeId);
