@@ -225,15 +225,18 @@ export async function isServiceInUse(sql: Sql, service: string): Promise<boolean
   return row !== undefined;
 }
 
-/** The status alone, for those who ask often: `deleted` once the row is, undefined if there is none. */
-export async function readBackupStatus(sql: Sql, id: string): Promise<string | undefined> {
+/** Status and host alone, for those who ask often: `deleted` once the row is, or if there is none. */
+export async function readBackupState(
+  sql: Sql,
+  id: string,
+): Promise<{ readonly status: string; readonly host: string | null }> {
   const row = await sql
     .selectFrom('backups')
-    .select(['status', 'deleted'])
+    .select(['status', 'host', 'deleted'])
     .where('id', '=', id)
     .executeTakeFirst();
-  if (row === undefined) return undefined;
-  return readFlag(row.deleted) ? 'deleted' : (row.status ?? 'error');
+  if (row === undefined || readFlag(row.deleted)) return { status: 'deleted', host: null };
+  return { status: row.status ?? 'error', host: row.host };
 }
 
 /**

@@ -77,6 +77,20 @@ export async function isBackupServiceUp(sql: Sql, host: string, since: Date): Pr
   return seen !== null && seen >= since;
 }
 
+/** True if a backup service on another host than `host` gave a sign of life after `since`. */
+export async function isOtherBackupServiceUp(sql: Sql, host: string, since: Date): Promise<boolean> {
+  const other = await sql
+    .selectFrom('services')
+    .select('id')
+    .where('binary', '=', binary)
+    .where('deleted', '=', false)
+    .where('host', '<>', host)
+    .where('updated_at', '>=', since)
+    .limit(1)
+    .executeTakeFirst();
+  return other !== undefined;
+}
+
 /**
  * The row of `host`, or of a host `<host>@...` or `<host>#...` as Cinder takes it too (cinder/db/sqlalchemy/api.py,
  * filter_by_host). Compared here, since databases differ in what they hold for equal.

@@ -2,10 +2,13 @@
  * Looks at the rows of a running operation again and again. Whoever moves one on takes the operation from us: a user
  * deletes a backup by force while it is made, or resets it while it is restored, perhaps through another host
  * (cinder/backup/chunkeddriver.py looks before each object); or an administrator resets the volume that is written to.
+ *
+ * cinder-api writes any host that is up into the row of a backup that is to be reset. As long as the operation runs the row is
+ * given its name back, by which others see that somebody works on it.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { anySignal } from '../async/any-signal.ts';
-import { readBackupStatus } from '../database/backups.ts';
+import { readBackupState, updateBackup } from '../database/backups.ts';
 import { readVolumeStatus } from '../database/volumes.ts';
 import type { BackupStatus } from '../model/backup.ts';
 import { BackupError } from '../model/errors.ts';
@@ -28,13 +31,22 @@ export function watchRow(
   cancelled: AbortSignal,
   volume?: { readonly id: string; readonly statuses: readonly VolumeStatus[] },
 ): RowWatch {
-  const { database, options, log } = environment;
+  const { database, options, log, clock } = environment;
   const taken = new AbortController();
   const stop = new AbortController();
 
+  const takeBack = async (from: string | null): Promise<void> => {
+    log.warn(
+      { backup: backupId, from },
+      'a backup that is worked on here was given to another host: taken back',
+    );
+    await updateBackup(database.sql, backupId, expected, { host: options.host }, clock.now());
+  };
+
   const findTaken = async (): Promise<BackupError | undefined> => {
-    const status = (await readBackupStatus(database.sql, backupId)) ?? 'deleted';
+    const { status, host } = await readBackupState(database.sql, backupId);
     if (status !== expected) return takenAs('the backup', status);
+    if (host !== options.host) await takeBack(host);
     if (volume === undefined) return undefined;
     const found = (await readVolumeStatus(database.sql, volume.id)) ?? 'deleted';
     return volume.statuses.some((each) => each === found) ? undefined : takenAs('the volume', found);

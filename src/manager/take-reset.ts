@@ -1,11 +1,14 @@
 /**
  * reset_status (cinder/backup/manager.py): an administrator sets a backup's status by hand. On a backup that is restored it
  * cancels the restore, as Cinder's driver does when it sees the status change: the volume ends in `error`, the backup is
- * `available`. What nobody works on any more, but a row still holds, is given back with it.
+ * `available`. What nobody works on any more, but a row still holds, is given back with it. cinder-api sends the request to any
+ * host that is up: the backup may be worked on by another one.
  *
  * Unlike Cinder's: what may have lost objects, or was never finished, becomes `available` only if the store has all of it.
  */
-import { findBackupEver, getBackup, moveBackup } from '../database/backups.ts';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { findBackupEver, getBackup, moveBackup, readBackupState } from '../database/backups.ts';
+import { isOtherBackupServiceUp } from '../database/services.ts';
 import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
@@ -69,9 +72,29 @@ async function isSettledByOperation(
     log.warn({ backup: id, to }, 'the backup is being made: it becomes available when it is whole');
     return true;
   }
+  if (status === 'creating' && to === 'available' && (await isMadeElsewhere(environment, id))) {
+    log.warn({ backup: id, to }, 'another host makes the backup: it becomes available when it is whole');
+    return true;
+  }
   await operations.cancelBackup(id, 'the status of the backup was reset');
   await Promise.all(open.map(({ done }) => done));
   return open.some((operation) => operations.get(operation.id)?.state === 'cancelled');
+}
+
+/** Who works on a backup has looked at its row by then. */
+const watchesToWait = 3;
+
+/** True if another host takes back the row that cinder-api has given to this one (row-watch.ts). */
+async function isMadeElsewhere(
+  { database, options, clock }: ManagerEnvironment,
+  id: string,
+): Promise<boolean> {
+  const { host, serviceDownMs, watchIntervalMs } = options;
+  const since = new Date(clock.now().getTime() - serviceDownMs);
+  if (!(await isOtherBackupServiceUp(database.sql, host, since))) return false;
+  await sleep(watchesToWait * watchIntervalMs);
+  const found = await readBackupState(database.sql, id);
+  return found.status === 'creating' && found.host !== host;
 }
 
 /** A deletion may have ended half-way in these. */
@@ -90,7 +113,7 @@ async function writeStatus(
   const outcome = isDoubtful ? await outcomeOf(environment, backup) : {};
   if (backup.status === 'creating') await releaseSource(environment, backup);
   if (backup.status === 'restoring' && backup.restoreVolumeId !== null) {
-    await failRestoreTarget(environment, backup.restoreVolumeId, 'error_restoring', id);
+    await failRestoreTarget(environment, backup.restoreVolumeId, 'error', id);
   }
   const to = outcome instanceof BackupError ? 'error' : wanted;
   if (outcome instanceof BackupError) {

@@ -302,7 +302,45 @@ test('a reset of a restore that nobody works on leaves its volume to the restore
   expect((await rig.row(reset)).status).toBe('error');
   expect(await rig.volumeStatus(volumeId)).toBe('restoring-backup');
   await requests.send('reset_status.error', { backupId: other });
-  expect(await rig.volumeStatus(volumeId)).toBe('error_restoring');
+  expect(await rig.volumeStatus(volumeId)).toBe('error');
+});
+
+/** A second host over the same rows and store, and a backup that the first one is making. */
+async function twoHosts() {
+  const [first, second] = [
+    createRig(machine, { on: rig, host: 'host', watchIntervalMs: 5 }),
+    createRig(machine, { on: rig, host: 'second', watchIntervalMs: 50 }),
+  ];
+  await rig.addService('host', 1);
+  await requests.setVolume(source, { status: 'backing-up', previous_status: 'available' });
+  const backupId = await requests.addBackup(source, 'creating');
+  const hold = first.store.hold('put', /-00002$/);
+  const [making, resetting] = [createRequestRig(first), createRequestRig(second)];
+  await making.send('create_backup.full', { backupId }, { waits: false });
+  await hold.reached;
+  await rig.database.sql.updateTable('backups').set({ host: 'second' }).where('id', '=', backupId).execute();
+  return { backupId, hold, making, resetting };
+}
+
+test('a reset to available leaves a backup alone that another host is making', async () => {
+  const { backupId, hold, making, resetting } = await twoHosts();
+  await resetting.send('reset_status.available', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({ status: 'creating', host: 'host' });
+  expect(await rig.volumeStatus(source)).toBe('backing-up');
+  hold.open();
+  await making.settled();
+  expect(await rig.row(backupId)).toMatchObject({ status: 'available', host: 'host' });
+  expect(await rig.volumeStatus(source)).toBe('available');
+});
+
+test('a reset to error cancels a backup that another host is making', async () => {
+  const { backupId, hold, making, resetting } = await twoHosts();
+  const reset = resetting.send('reset_status.error', { backupId });
+  await reset;
+  hold.open();
+  await making.settled();
+  expect((await rig.row(backupId)).status).toBe('error');
+  expect(await rig.volumeStatus(source)).toBe('available');
 });
 
 test('a status that a reset cannot set is refused', async () => {

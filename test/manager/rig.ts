@@ -115,6 +115,7 @@ export function createRig(
     /** How often rows are looked at while their operations run; hardly ever unless given. */
     readonly watchIntervalMs?: number;
     readonly quota?: QuotaRules;
+    readonly host?: string;
     readonly agentTimeoutMs?: number;
     /** Another database than one of its own in memory; the rig closes it. */
     readonly database?: Database;
@@ -144,7 +145,7 @@ export function createRig(
     clock,
     log,
     options: {
-      host: 'host',
+      host: changes.host ?? 'host',
       availabilityZone: 'nova',
       naming: 'posix',
       container: undefined,
