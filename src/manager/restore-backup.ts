@@ -182,10 +182,12 @@ async function writeFinish(
   meta: RestoredMeta,
   now: Date,
 ): Promise<void> {
-  const before = (await listVolumeMetadata(sql, [volume.id])).get(volume.id)?.['src_backup_id'];
   if (meta.user !== undefined) await replaceVolumeMetadata(sql, volume.id, meta.user, now);
   if (meta.glance !== undefined) await replaceGlanceMetadata(sql, volume.id, meta.glance, now);
-  if (backup.volumeId !== volume.id || (before !== undefined && before !== backup.id)) {
+  // As in restore_backup: what the backup gives back counts, not what the volume had before.
+  const keys = meta.user ?? (await listVolumeMetadata(sql, [volume.id])).get(volume.id);
+  const source = keys?.['src_backup_id'] ?? '';
+  if (backup.volumeId !== volume.id || (source !== '' && source !== backup.id)) {
     await setVolumeMetadata(sql, volume.id, { src_backup_id: backup.id }, now);
   }
   const changes = { ...meta.base, ...(volume.status === 'creating' ? { launchedAt: now } : {}) };

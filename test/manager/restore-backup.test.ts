@@ -1,6 +1,10 @@
 import { open, truncate } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
-import { listVolumeMetadata, setVolumeMetadata } from '../../src/database/volume-metadata.ts';
+import {
+  listVolumeMetadata,
+  setVolumeMetadata,
+  replaceVolumeMetadata,
+} from '../../src/database/volume-metadata.ts';
 import { getVolume, moveVolume } from '../../src/database/volumes.ts';
 import type { Backup } from '../../src/model/backup.ts';
 import { bytesPerObject } from '../../src/layout/chain.ts';
@@ -69,6 +73,19 @@ test("the user's keys come back and replace those of the target", async () => {
   await rig.restore(row.id, target);
   const metadata = await listVolumeMetadata(rig.database.sql, [target]);
   expect(metadata.get(target)).toEqual({ purpose: 'reference', src_backup_id: row.id });
+});
+
+test.each([
+  ['that it has is forgotten, if the backup knows of none', {}, { src_backup_id: 'other' }, false],
+  ['that the backup knows is replaced', { src_backup_id: 'other' }, {}, true],
+] as const)('of a volume that gets its own backup back, a source %s', async (_what, kept, has, isNamed) => {
+  const { sql } = rig.database;
+  await setVolumeMetadata(sql, volumeId, { purpose: 'reference', ...kept }, new Date());
+  const { row } = await rig.backup(volumeId);
+  await replaceVolumeMetadata(sql, volumeId, has, new Date());
+  await rig.restore(row.id, volumeId);
+  const source = (await listVolumeMetadata(sql, [volumeId])).get(volumeId)?.['src_backup_id'];
+  expect(source).toBe(isNamed ? row.id : undefined);
 });
 
 test('a volume that is not available, and one that is too small, are refused with nothing written', async () => {
