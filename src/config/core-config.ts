@@ -1,12 +1,12 @@
 /** [DEFAULT]: what cinder-backup itself goes by, beside store, bus and database. */
 import { coreOptions } from './core-options.ts';
+import type { ValuesOf } from './option.ts';
 import type { Settings } from './settings.ts';
 
 export type CoreConfig = {
   /** Name of this service in queues and rows. */
   readonly host: string;
   readonly availabilityZone: string;
-  readonly stateDirectory: string;
   readonly reportIntervalMs: number;
   readonly serviceDownMs: number;
   /** How long a stop waits for running operations; 0: for ever. */
@@ -19,18 +19,14 @@ export type CoreConfig = {
   readonly maxOperations: number;
   readonly driverCheckIntervalMs: number;
   readonly capabilitiesIntervalMs: number;
-  /** Pending deletes go on in the background after a start. */
-  readonly offloadStartupDeletes: boolean;
   readonly metadataVersion: number;
   readonly objectsPerNotification: number;
   readonly progressIntervalMs: number;
-  readonly backupNameTemplate: string;
-  readonly volumeNameTemplate: string;
-  readonly snapshotNameTemplate: string;
+  /** How usages of quotas are kept; how much there may be is the business of cinder-api. */
   readonly quota: {
-    readonly backups: number;
-    readonly backupGigabytes: number;
-    readonly useDefaultClass: boolean;
+    readonly untilRefresh: number;
+    readonly maxAgeSeconds: number;
+    readonly reservationSeconds: number;
   };
   readonly log: {
     readonly debug: boolean;
@@ -57,10 +53,11 @@ export function readCoreConfig(settings: Settings): CoreConfig {
       'it must be a name without spaces, "@" and "#": it becomes part of queue names',
     );
   }
+  refuseTemplates(settings, options);
+  warnOfNoEffect(settings, options);
   return {
     host: options.host,
     availabilityZone: options.storage_availability_zone,
-    stateDirectory: options.state_path,
     reportIntervalMs: positive('report_interval') * 1000,
     serviceDownMs:
       serviceDownSeconds(settings, positive('service_down_time'), options.report_interval) * 1000,
@@ -71,20 +68,47 @@ export function readCoreConfig(settings: Settings): CoreConfig {
     maxOperations: options.backup_max_operations,
     driverCheckIntervalMs: options.backup_driver_init_check_interval * 1000,
     capabilitiesIntervalMs: options.backup_driver_stats_polling_interval * 1000,
-    offloadStartupDeletes: options.backup_service_inithost_offload,
     metadataVersion: options.backup_metadata_version,
     objectsPerNotification: positive('backup_object_number_per_notification'),
     progressIntervalMs: options.backup_timer_interval * 1000,
-    backupNameTemplate: options.backup_name_template,
-    volumeNameTemplate: options.volume_name_template,
-    snapshotNameTemplate: options.snapshot_name_template,
     quota: {
-      backups: options.quota_backups,
-      backupGigabytes: options.quota_backup_gigabytes,
-      useDefaultClass: options.use_default_quota_class,
+      untilRefresh: options.until_refresh,
+      maxAgeSeconds: options.max_age,
+      reservationSeconds: options.reservation_expire,
     },
     log: { debug: options.debug, file: options.log_file, directory: options.log_dir },
   };
+}
+
+type CoreValues = ValuesOf<typeof coreOptions>;
+
+/** A name on the storage is parsed wherever one comes in: with other names no volume would be found. */
+function refuseTemplates(settings: Settings, options: CoreValues): void {
+  const templates = [
+    ['volume_name_template', 'volume-%s'],
+    ['snapshot_name_template', 'snapshot-%s'],
+  ] as const;
+  for (const [option, expected] of templates) {
+    if (options[option] === expected) continue;
+    settings.reject(
+      'DEFAULT',
+      option,
+      `cinder-delta finds volumes and snapshots on the storage under the names of Cinder's default: it must be ${expected}`,
+    );
+  }
+}
+
+function warnOfNoEffect(settings: Settings, options: CoreValues): void {
+  if (!options.backup_service_inithost_offload) {
+    settings.warnings.push(
+      '[DEFAULT] backup_service_inithost_offload = false has no effect: deletions of an earlier process go on beside new requests',
+    );
+  }
+  if (options.backup_name_template !== 'backup-%s') {
+    settings.warnings.push(
+      '[DEFAULT] backup_name_template has no effect: only drivers that cinder-delta does not have name anything by it',
+    );
+  }
 }
 
 /** As cinder/service.py does: a service that is counted down between two reports would never be up. */

@@ -1,6 +1,6 @@
 /**
  * Options of [DEFAULT] that concern the service as a whole: Cinder's names, types and defaults (cinder/common/config.py,
- * cinder/service.py, cinder/backup/{manager,api}.py, cinder/db/api.py, oslo_log/_options.py), Zed to 2026.1.
+ * cinder/service.py, cinder/backup/{manager,api}.py, cinder/db/api.py, cinder/quota.py, oslo_log/_options.py), Zed to 2026.1.
  */
 import { hostname } from 'node:os';
 import { choice, flag, integer, list, text } from './option.ts';
@@ -29,9 +29,9 @@ export const coreOptions = {
   backup_name_template: text({ default: 'backup-%s' }),
   volume_name_template: text({ default: 'volume-%s' }),
   snapshot_name_template: text({ default: 'snapshot-%s' }),
-  use_default_quota_class: flag({ default: true }),
-  quota_backups: integer({ default: 10 }),
-  quota_backup_gigabytes: integer({ default: 1000 }),
+  reservation_expire: integer({ default: 86_400 }),
+  until_refresh: integer({ default: 0 }),
+  max_age: integer({ default: 0 }),
   debug: flag({ default: false }),
   default_log_levels: list({ default: [] }),
   log_file: text({ aliases: [{ name: 'logfile' }] }),

@@ -42,9 +42,8 @@ export type DeltaConfig = {
   readonly zlibEffort: 'speed' | 'balanced' | 'size';
   /** Undefined: one block. */
   readonly objectMergeGapBytes: number | undefined;
-  readonly storeRequests: number;
+  /** Backup snapshots that stay on the storage for each volume. */
   readonly keepSnapshots: number;
-  readonly stateDirectory: string;
 };
 
 type DeltaValues = ValuesOf<typeof deltaOptions>;
@@ -86,9 +85,7 @@ export function readDeltaConfig(settings: Settings): DeltaConfig {
     sealThreads: options.seal_threads === 0 ? undefined : options.seal_threads,
     zlibEffort: effort === 'speed' || effort === 'size' ? effort : 'balanced',
     objectMergeGapBytes: options.object_merge_gap_bytes,
-    storeRequests: options.store_requests,
     keepSnapshots: options.keep_snapshots,
-    stateDirectory: options.state_directory,
   };
 }
 

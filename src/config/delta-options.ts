@@ -85,20 +85,10 @@ export const deltaOptions = {
     min: 0,
     help: 'Changed ranges with at most this many unchanged bytes between them go into one object of an increment. Without it: one block.',
   }),
-  store_requests: integer({
-    default: 8,
-    min: 1,
-    max: 256,
-    help: 'Requests to the object store that one operation may have under way at once.',
-  }),
   keep_snapshots: integer({
     default: 1,
     min: 0,
     max: 64,
     help: 'Backup snapshots that stay on the storage for each volume. They are what makes the next increment cheap; with 0 every increment compares digests instead.',
-  }),
-  state_directory: text({
-    default: '$state_path/delta',
-    help: 'Where the service keeps what it needs after a restart. Nothing in it is needed to restore a backup.',
   }),
 };

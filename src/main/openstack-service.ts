@@ -20,7 +20,6 @@ import { openMessageBus } from '../bus/message-bus.ts';
 import type { ServiceConfig } from '../config/service-config.ts';
 import { hostsOfBackedUpVolumes, isServiceInUse } from '../database/backups.ts';
 import { openDatabase } from '../database/open-database.ts';
-import { defaultQuotaRules } from '../database/quotas.ts';
 import type { Logger } from '../log.ts';
 import type { ManagerEnvironment } from '../manager/environment.ts';
 import { createHostEndpoints, type RpcHandler } from '../manager/host-endpoints.ts';
@@ -161,7 +160,7 @@ export async function createOpenstackService(settings: {
         watchIntervalMs,
         agentTimeoutMs,
         serviceDownMs: core.serviceDownMs,
-        quota: defaultQuotaRules,
+        quota: core.quota,
         notifyProgress: {
           objects: core.objectsPerNotification,
           intervalMs: config.store.enableProgressTimer ? core.progressIntervalMs : 0,

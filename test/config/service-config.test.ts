@@ -2,6 +2,7 @@ import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { expect, test } from 'vitest';
+import { defaultQuotaRules } from '../../src/database/quotas.ts';
 import { parseConfigFile } from '../../src/config/config-files.ts';
 import { renderConfigReport } from '../../src/config/config-report.ts';
 import { agentUrlFor } from '../../src/config/delta-config.ts';
@@ -237,6 +238,31 @@ test('a report interval that the service cannot keep makes the down time longer,
   const { config, warnings } = load(base, '[DEFAULT]\nreport_interval = 100\n');
   expect(config.core.serviceDownMs).toBe(250_000);
   expect(warnings.join()).toContain('service_down_time (60)');
+});
+
+test('names on the storage that are not those of the default are refused', () => {
+  const errors = errorsOf(
+    base,
+    '[DEFAULT]\nvolume_name_template = vol-%s\nsnapshot_name_template = snapshot-%s\n',
+  );
+  expect(errors).toEqual([
+    expect.stringContaining('volume_name_template = vol-%s: cinder-delta finds volumes'),
+  ]);
+});
+
+test('what is set and has no effect is told', () => {
+  const { warnings } = load(
+    base,
+    '[DEFAULT]\nbackup_service_inithost_offload = false\nbackup_name_template = b-%s\n',
+  );
+  expect(warnings).toHaveLength(2);
+  for (const warning of warnings) expect(warning).toContain('has no effect');
+});
+
+test('the rules of quotas are those of cinder', () => {
+  expect(load(base).config.core.quota).toEqual(defaultQuotaRules);
+  const { config } = load(base, '[DEFAULT]\nuntil_refresh = 3\nmax_age = 60\nreservation_expire = 7\n');
+  expect(config.core.quota).toEqual({ untilRefresh: 3, maxAgeSeconds: 60, reservationSeconds: 7 });
 });
 
 test('the agent of a volume is found by its full host, by its host name, or by port', () => {

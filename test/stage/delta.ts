@@ -40,10 +40,9 @@ export async function startService(settings: StageSettings, daemons: Daemons): P
 /** Another host with the same cinder.conf but for its name and its port. */
 export async function startSecondService(settings: StageSettings, daemons: Daemons): Promise<void> {
   const file = join(settings.directory, 'etc', 'second.conf');
-  const state = join(settings.directory, 'cinder', 'second');
   await writeFile(
     file,
-    `[DEFAULT]\nhost = ${secondHost}\n[delta]\nrest_port = ${settings.ports.secondRest}\nstate_directory = ${state}\n`,
+    `[DEFAULT]\nhost = ${secondHost}\n[delta]\nrest_port = ${settings.ports.secondRest}\n`,
   );
   await startProgram(daemons, secondService, 'service', [cinderConf(settings), file]);
   await daemons.ready(secondService, startTimeoutMs, async () => await answersAt(settings.ports.secondRest));
