@@ -89,6 +89,6 @@ export const deltaOptions = {
     default: 1,
     min: 0,
     max: 64,
-    help: 'Backup snapshots that stay on the storage for each volume. They are what makes the next increment cheap; with 0 every increment compares digests instead.',
+    help: 'Backup snapshots that stay on the storage for each volume: those of its newest backups. The newest one makes the next increment cheap, older ones do so after newer backups are deleted; with 0 every increment compares digests instead.',
   }),
 };

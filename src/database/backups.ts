@@ -243,16 +243,21 @@ export async function readBackupState(
  * The parent that cinder-api would choose: the newest available backup of that project and volume by
  * `data_timestamp`; for a backup of a snapshot only those older than it (cinder/backup/api.py, create).
  */
-export async function newestBackup(
-  sql: Sql,
-  of: {
-    readonly volumeId: string;
-    readonly projectId?: string | undefined;
-    readonly before?: Date | undefined;
-    /** Only of these drivers, or of none. */
-    readonly services?: readonly string[] | undefined;
-  },
-): Promise<Backup | undefined> {
+export async function newestBackup(sql: Sql, of: NewestQuery): Promise<Backup | undefined> {
+  const [newest] = await newestBackups(sql, of, 1);
+  return newest;
+}
+
+export type NewestQuery = {
+  readonly volumeId: string;
+  readonly projectId?: string | undefined;
+  readonly before?: Date | undefined;
+  /** Only of these drivers, or of none. */
+  readonly services?: readonly string[] | undefined;
+};
+
+/** That one and those before it, the newest first. */
+export async function newestBackups(sql: Sql, of: NewestQuery, limit: number): Promise<readonly Backup[]> {
   let select = sql
     .selectFrom('backups')
     .selectAll()
@@ -267,13 +272,13 @@ export async function newestBackup(
       where.or([where('service', 'in', services), where('service', 'is', null)]),
     );
   }
-  const row = await select
+  const rows = await select
     .orderBy('data_timestamp', 'desc')
     .orderBy('created_at', 'desc')
     .orderBy('id', 'desc')
-    .limit(1)
-    .executeTakeFirst();
-  return row === undefined ? undefined : fromRow(row);
+    .limit(limit)
+    .execute();
+  return rows.map(fromRow);
 }
 
 /**

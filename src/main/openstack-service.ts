@@ -160,6 +160,7 @@ export async function createOpenstackService(settings: {
         watchIntervalMs,
         agentTimeoutMs,
         serviceDownMs: core.serviceDownMs,
+        keepSnapshots: delta.keepSnapshots,
         quota: core.quota,
         notifyProgress: {
           objects: core.objectsPerNotification,

@@ -164,6 +164,7 @@ export async function createStandalone(settings: {
         rowTimeoutMs: cleanupTimeoutMs,
         watchIntervalMs: 60_000,
         agentTimeoutMs: 20_000,
+        keepSnapshots: 1,
         serviceDownMs: 60_000,
         quota: null,
         notifyProgress: { objects: Infinity, intervalMs: 0 },

@@ -3,7 +3,7 @@
  * those only the ones whose backup this database knows and our driver made: an agent may serve several clouds, and
  * Cinder's Ceph driver keeps snapshots of its own under such names.
  */
-import { findBackupEver, newestBackup } from '../database/backups.ts';
+import { findBackupEver, newestBackups } from '../database/backups.ts';
 import { findVolumeEver } from '../database/volumes.ts';
 import type { Backup } from '../model/backup.ts';
 import { isOwnService, ownServices } from '../model/driver-class.ts';
@@ -47,8 +47,8 @@ export async function dropSnapshotsOf(
 }
 
 /**
- * Removes the snapshots of a volume that no backup of ours needs: all but that of its newest backup and of backups that
- * are being made. The volume may be gone from the storage. Returns the names.
+ * Removes the snapshots of a volume that no backup of ours needs: all but those of its newest backups, as many as are to be kept
+ * (keep_snapshots), and of backups that are being made. The volume may be gone from the storage. Returns the names.
  */
 export async function dropStaleSnapshots(
   environment: ManagerEnvironment,
@@ -59,7 +59,8 @@ export async function dropStaleSnapshots(
   const { sql } = environment.database;
   const volume = nameOnStorage(of);
   const volumeId = of.id;
-  const { service } = environment.resources.store;
+  const { resources, options } = environment;
+  const { service } = resources.store;
   const made: { readonly name: string; readonly backupId: string }[] = [];
   for (const { name } of await backend.listSnapshots(volume, signal)) {
     const backupId = backupIdOfSnapshot(name);
@@ -69,8 +70,10 @@ export async function dropStaleSnapshots(
     if (isOwnService(service, backup.service)) made.push({ name, backupId });
   }
   // Asked for last: a backup that ends meanwhile is the newest then, or none of those that were looked at.
-  const newest = await newestBackup(sql, { volumeId, services: ownServices(service) });
-  const stale = made.filter(({ backupId }) => backupId !== newest?.id).map(({ name }) => name);
+  const services = ownServices(service);
+  const newest = await newestBackups(sql, { volumeId, services }, options.keepSnapshots);
+  const kept = new Set(newest.map(({ id }) => id));
+  const stale = made.filter(({ backupId }) => !kept.has(backupId)).map(({ name }) => name);
   for (const name of stale) await backend.deleteSnapshot(volume, name, signal);
   return stale;
 }

@@ -24,6 +24,8 @@ export type WayRequest = {
   readonly info: BackendInfo;
   readonly volume: VolumeDetail;
   readonly current: SnapshotInfo;
+  /** Backup snapshots that stay on the storage. */
+  readonly keepSnapshots: number;
 };
 
 /** What makes a parent unusable; every other error means that nobody can tell. */
@@ -109,7 +111,7 @@ export function chooseWay(request: WayRequest, parent: Parent): Way {
 
 /** The parent's snapshot if it is proven to be of this volume, else the sentence that says why not. */
 function findBase(request: WayRequest, parent: LayerHead): { name: string; identity: string } | string {
-  const { backend, info, volume } = request;
+  const { backend, info, volume, keepSnapshots } = request;
   const { backupId: id, delta } = parent.metadata;
   if (delta === null) return `the parent ${id} was made by cinder-backup, which keeps no snapshot`;
   const { base } = delta;
@@ -121,7 +123,10 @@ function findBase(request: WayRequest, parent: LayerHead): { name: string; ident
     return `the volume on the storage is not the one that the parent ${id} was made of`;
   }
   const found = volume.snapshots.find(({ name }) => name === base.snapshotName);
-  if (found === undefined) return `snapshot ${base.snapshotName} of the parent ${id} is gone`;
+  if (found === undefined) {
+    const why = keepSnapshots === 0 ? ': none is kept ([delta] keep_snapshots = 0)' : '';
+    return `snapshot ${base.snapshotName} of the parent ${id} is gone${why}`;
+  }
   if (found.identity !== base.snapshotIdentity) {
     return `snapshot ${base.snapshotName} was made anew since the parent ${id}`;
   }

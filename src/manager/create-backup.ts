@@ -204,7 +204,8 @@ async function transfer(
   });
   const rows = anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]);
   const volumeMeta = await persist(() => readVolumeMeta(environment, backup.volumeId), rows);
-  const request = { backend: backend.name, info, volume: onStorage, current };
+  const { keepSnapshots } = options;
+  const request = { backend: backend.name, info, volume: onStorage, current, keepSnapshots };
   const place = requirePlace(backup);
   using told = notifyProgress(environment, backup, progress);
   for (let way = chooseWay(request, parent); ;) {

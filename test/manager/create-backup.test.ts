@@ -194,6 +194,26 @@ test('an old snapshot that cannot be removed does not spoil the backup, and goes
   expect(await rig.snapshotOwners(volumeId)).toEqual([third.id]);
 });
 
+test.each([0, 2])('of the snapshots of a volume as many are kept as are to be: %i', async (keepSnapshots) => {
+  const keeping = createRig(machine, { keepSnapshots });
+  try {
+    const volumeId = await keeping.addVolume(sizeBytes);
+    const ids: string[] = [];
+    for (let generation = 2; generation < 5; generation += 1) {
+      await keeping.change(volumeId, 0, blockSize, generation);
+      const { row, operation } = await keeping.backup(volumeId, { incremental: generation > 2 });
+      ids.unshift(row.id);
+      if (generation === 2) continue;
+      const mode = keepSnapshots === 0 ? 'compare' : 'delta';
+      const reason = keepSnapshots === 0 ? /none is kept .*keep_snapshots = 0/ : /is still on the storage/;
+      expect(operation).toMatchObject({ mode, reason: expect.stringMatching(reason) });
+    }
+    expect(new Set(await keeping.snapshotOwners(volumeId))).toEqual(new Set(ids.slice(0, keepSnapshots)));
+  } finally {
+    await keeping.close();
+  }
+});
+
 test('a message that is delivered twice does not harm the backup that it made', async () => {
   const volumeId = await rig.addVolume(sizeBytes);
   const { row } = await rig.backup(volumeId);

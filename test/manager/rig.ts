@@ -116,6 +116,7 @@ export function createRig(
     readonly watchIntervalMs?: number;
     readonly quota?: QuotaRules;
     readonly host?: string;
+    readonly keepSnapshots?: number;
     readonly agentTimeoutMs?: number;
     /** Another database than one of its own in memory; the rig closes it. */
     readonly database?: Database;
@@ -159,6 +160,7 @@ export function createRig(
       watchIntervalMs: changes.watchIntervalMs ?? 3_600_000,
       serviceDownMs: 60_000,
       agentTimeoutMs: changes.agentTimeoutMs ?? 10_000,
+      keepSnapshots: changes.keepSnapshots ?? 1,
       quota: changes.quota ?? null,
       notifyProgress: { objects: Infinity, intervalMs: 0 },
     },
