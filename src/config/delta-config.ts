@@ -17,15 +17,12 @@ export type AgentAccess = {
   readonly clientKeyFile: string | undefined;
 };
 
-/** Where a server listens; TLS if there is a certificate. */
-export type ListenConfig = {
+/** Where the agent listens; TLS if there is a certificate. */
+export type AgentConfig = {
   readonly host: string;
   readonly port: number;
   readonly certFile: string | undefined;
   readonly keyFile: string | undefined;
-};
-
-export type AgentConfig = ListenConfig & {
   readonly tokenFile: string | undefined;
   readonly clientCaFile: string | undefined;
   readonly allowPlaintext: boolean;
@@ -35,7 +32,7 @@ export type AgentConfig = ListenConfig & {
 export type DeltaConfig = {
   readonly agents: AgentAccess;
   readonly agent: AgentConfig;
-  readonly rest: ListenConfig;
+  readonly rest: { readonly host: string; readonly port: number };
   readonly memoryLimitBytes: number;
   /** Undefined: as many as the sealer takes by itself. */
   readonly sealThreads: number | undefined;
@@ -78,8 +75,6 @@ export function readDeltaConfig(settings: Settings): DeltaConfig {
     rest: {
       host: options.rest_listen,
       port: options.rest_port,
-      certFile: options.rest_cert_file,
-      keyFile: options.rest_key_file,
     },
     memoryLimitBytes: options.memory_limit_mib * 2 ** 20,
     sealThreads: options.seal_threads === 0 ? undefined : options.seal_threads,
@@ -123,7 +118,6 @@ function requirePairs(settings: Settings, options: DeltaValues): void {
   const pairs = [
     ['agent_cert_file', 'agent_key_file'],
     ['agent_client_cert_file', 'agent_client_key_file'],
-    ['rest_cert_file', 'rest_key_file'],
   ] as const;
   for (const [certificate, key] of pairs) {
     if (options[certificate] !== undefined && options[key] === undefined) {

@@ -53,17 +53,11 @@ export const deltaOptions = {
   }),
   rest_listen: text({
     default: '127.0.0.1',
-    help: 'The address that the REST API and the metrics listen on.',
+    help: 'The loopback address that the REST API and the metrics listen on. Who is to reach them from elsewhere needs a proxy on this host, which asks for a password and speaks TLS.',
   }),
   rest_port: port({
     default: 8778,
     help: 'The port of the REST API and the metrics.',
-  }),
-  rest_cert_file: text({
-    help: 'The certificate of the REST API. With it, the API speaks TLS only.',
-  }),
-  rest_key_file: text({
-    help: 'The private key of rest_cert_file.',
   }),
   memory_limit_mib: integer({
     default: 512,
