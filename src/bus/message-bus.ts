@@ -106,6 +106,8 @@ export function openMessageBus({ config, host, programName, clock, log }: Messag
     config: config.notifications,
     queues: config.queues,
     publisher: notifications === undefined ? publisher : createPublisher({ link: notifications, wait, log }),
+    reconnect: (ownBroker ?? config.broker).retry,
+    timeout: (ms) => AbortSignal.timeout(ms),
     host,
     clock,
     log,
