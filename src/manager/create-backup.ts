@@ -8,7 +8,7 @@
  */
 import { anySignal } from '../async/any-signal.ts';
 import { both } from '../async/both.ts';
-import { getBackup, updateBackup } from '../database/backups.ts';
+import { findBackupEver, getBackup, updateBackup } from '../database/backups.ts';
 import { getSnapshot } from '../database/snapshots.ts';
 import { getVolume } from '../database/volumes.ts';
 import { backupContainer, backupPrefix } from '../layout/names.ts';
@@ -65,11 +65,26 @@ export async function createBackup(
     const asked = { id: backupId, row: requested, began };
     const failure = await undoBackup(environment, context, asked, deletedMeanwhile(error) ?? error);
     if (requested !== undefined) await endTemporaries(environment, context, requested);
+    if (began) await tellAborted(environment, backupId);
     throw failure;
   }
   await endTemporaries(environment, context, requested);
   const { volumeId } = requested;
   run.leave((signal) => forgetOldSnapshots(environment, volumeId, signal));
+}
+
+/** One that was deleted while it was made has an end, one that failed has none (_finish_backup). */
+async function tellAborted(
+  { database, cloud, log, options }: ManagerEnvironment,
+  backupId: string,
+): Promise<void> {
+  const signal = AbortSignal.timeout(options.rowTimeoutMs);
+  try {
+    const row = await persist(() => findBackupEver(database.sql, backupId), signal);
+    if (row?.status === 'deleting' || row?.status === 'deleted') cloud.notify(row, 'create.end');
+  } catch (err) {
+    log.warn({ backup: backupId, err }, 'the end of a backup that is deleted was not notified');
+  }
 }
 
 function requireCreating({ status }: Backup): void {

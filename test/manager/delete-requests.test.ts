@@ -214,6 +214,14 @@ test('a forced deletion ends the making of the backup first, and gives its volum
   await requests.settled();
   expect(await rig.row(backupId)).toMatchObject({ status: 'deleted', deleted: true });
   expect(await rig.volumeStatus(source)).toBe('in-use');
+  expect(requests.told.map(({ event }) => event)).toEqual([
+    'create.start',
+    'createprogress',
+    'create.end',
+    'delete.start',
+    'delete.end',
+  ]);
+  expect(requests.told[2]).toMatchObject({ status: 'deleting' });
   expect(keysIn(rig)).toEqual([]);
   expect(await rig.snapshotOwners(source)).toEqual([]);
 });
@@ -341,6 +349,19 @@ test('a reset to error cancels a backup that another host is making', async () =
   await making.settled();
   expect((await rig.row(backupId)).status).toBe('error');
   expect(await rig.volumeStatus(source)).toBe('available');
+});
+
+test('a reset to available of a backup that is being deleted changes nothing, and its end is told', async () => {
+  const backupId = await makeBackup();
+  await setStatus(backupId, 'deleting');
+  const hold = rig.store.hold('remove', /-00002$/);
+  await requests.send('delete_backup', { backupId }, { waits: false });
+  await hold.reached;
+  await requests.send('reset_status.available', { backupId }, { waits: false });
+  expect(requests.told.at(-1)).toMatchObject({ event: 'reset_status.end', status: 'deleting' });
+  hold.open();
+  await requests.settled();
+  expect((await rig.row(backupId)).status).toBe('deleted');
 });
 
 test('a status that a reset cannot set is refused', async () => {
