@@ -47,7 +47,7 @@ export function translateSwiftStatus(
   if (status === 404) {
     return target.method === 'GET' || target.method === 'HEAD'
       ? make('object-missing', `${what} is absent from Swift`)
-      : make('object-missing', `container ${target.container} is absent from Swift`);
+      : make('object-missing', `${describe({ ...target, key: undefined })} is absent from Swift`);
   }
   if (status === 507 || (status === 413 && /quota/i.test(text))) {
     return make(

@@ -17,6 +17,8 @@ export type Act =
   | { readonly do: 'throttle'; readonly side: 'request' | 'answer'; readonly bytesPerSecond: number }
   /** One bit is changed at this byte of the request or the answer, counted from its first header. */
   | { readonly do: 'flip'; readonly side: 'request' | 'answer'; readonly atByte: number }
+  /** The first piece of the answer reads otherwise. */
+  | { readonly do: 'replace'; readonly what: RegExp; readonly by: string }
   | { readonly do: 'answer'; readonly status: number; readonly headers?: string; readonly body?: string };
 
 export type Fault = {
@@ -36,17 +38,26 @@ export type FaultProxy = {
   readonly fired: number;
   /** Request lines seen since the last `plan`. */
   readonly seen: readonly string[];
+  /** From now on no byte passes, on any connection. */
+  freeze(): void;
+  /** Lets all go on. */
+  thaw(): void;
   /** From now on connections are refused. */
   refuse(): Promise<void>;
   close(): Promise<void>;
 };
 
-type State = { faults: readonly (Fault & { left: number })[]; fired: number; seen: string[] };
+type State = {
+  faults: readonly (Fault & { left: number })[];
+  fired: number;
+  seen: string[];
+  frozen: boolean;
+};
 
 const requestLine = /^(?:GET|HEAD|PUT|POST|DELETE) \S+ HTTP\/1\.1/;
 
 export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
-  const state: State = { faults: [], fired: 0, seen: [] };
+  const state: State = { faults: [], fired: 0, seen: [], frozen: false };
   const sockets = new Set<Socket>();
   const server = createServer((client) => {
     const upstream = connect(targetPort, '127.0.0.1');
@@ -56,6 +67,7 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
       socket.on('close', () => sockets.delete(socket));
     }
     relay(client, upstream, state);
+    if (state.frozen) for (const socket of [client, upstream]) socket.pause();
   });
   server.listen(0, '127.0.0.1');
   await once(server, 'listening');
@@ -83,6 +95,14 @@ export async function startFaultProxy(targetPort: number): Promise<FaultProxy> {
     },
     get seen() {
       return state.seen;
+    },
+    freeze() {
+      state.frozen = true;
+      for (const socket of sockets) socket.pause();
+    },
+    thaw() {
+      state.frozen = false;
+      for (const socket of sockets) socket.resume();
     },
     refuse: end,
     close: end,
@@ -115,13 +135,18 @@ function relay(client: Socket, upstream: Socket, state: State): void {
       return;
     }
     if (act?.do === 'flip' && act.side === 'request') flip(chunk, act.atByte - before);
-    if (act?.do === 'throttle' && act.side === 'request') hold(client, chunk.length, act.bytesPerSecond);
+    if (act?.do === 'throttle' && act.side === 'request')
+      hold(client, chunk.length, act.bytesPerSecond, state);
     if (!upstream.write(chunk)) {
       client.pause();
-      upstream.once('drain', () => client.resume());
+      upstream.once('drain', () => goOn(client, state));
     }
   });
-  upstream.on('data', (chunk: Buffer) => {
+  upstream.on('data', (piece: Buffer) => {
+    const chunk =
+      act?.do === 'replace' && received === 0
+        ? Buffer.from(piece.toString('latin1').replace(act.what, act.by), 'latin1')
+        : piece;
     const before = received;
     received += chunk.length;
     if (act?.do === 'stall' && received > act.afterBytes) {
@@ -135,19 +160,24 @@ function relay(client: Socket, upstream: Socket, state: State): void {
       return;
     }
     if (act?.do === 'flip' && act.side === 'answer') flip(chunk, act.atByte - before);
-    if (act?.do === 'throttle' && act.side === 'answer') hold(upstream, chunk.length, act.bytesPerSecond);
+    if (act?.do === 'throttle' && act.side === 'answer')
+      hold(upstream, chunk.length, act.bytesPerSecond, state);
     if (!client.write(chunk)) {
       upstream.pause();
-      client.once('drain', () => upstream.resume());
+      client.once('drain', () => goOn(upstream, state));
     }
   });
   client.on('close', () => upstream.destroy());
   upstream.on('close', () => client.end());
 }
 
-function hold(socket: Socket, bytes: number, bytesPerSecond: number): void {
+function hold(socket: Socket, bytes: number, bytesPerSecond: number, state: State): void {
   socket.pause();
-  setTimeout(() => socket.resume(), (bytes / bytesPerSecond) * 1000);
+  setTimeout(() => goOn(socket, state), (bytes / bytesPerSecond) * 1000);
+}
+
+function goOn(socket: Socket, state: State): void {
+  if (!state.frozen) socket.resume();
 }
 
 function takeFault(line: string, state: State): Act | null {

@@ -2,17 +2,21 @@
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { s3ApiOptions, s3Store, swiftStore, tempAuthOptions } from '../../support/cloud-stores.ts';
 import { startEngine, type Engine, type EngineVolume } from '../../support/engine.ts';
 import { startFaultProxy, type Act, type FaultProxy } from '../../support/fault-proxy.ts';
-import { peakResidentBytes, processTree } from '../../support/process-memory.ts';
+import { peakResidentBytes, processTree, resetPeak } from '../../support/process-memory.ts';
 import { startSwift, type SwiftServer } from '../../support/swift-server.ts';
 import { expectContent } from '../../support/tracked-volume.ts';
 import { listedKeys } from '../../support/listed-keys.ts';
 
 const MiB = 1024 * 1024;
 const container = 'faults';
+const stillMs = 5000;
+/** Beside the ceiling: streams of the agent, segments of the hash list, and what the collector has not yet looked at. */
+const besideCeilingBytes = 32 * MiB;
 
 const kinds = [
   {
@@ -67,9 +71,14 @@ describe.each(kinds)('with $name', ({ name, conf, direct, removal }) => {
   const put = /^PUT \S+\/volume_/;
   const get = /^GET \S+\/volume_\S+-0\d{4}\b/;
 
-  const start = async (args: readonly string[], sizeBytes: number, objectBytes: number) => {
+  const start = async (
+    args: readonly string[],
+    sizeBytes: number,
+    objectBytes: number,
+    text = conf(proxy.url),
+  ) => {
     const path = join(directory, `${name}.conf`);
-    await writeFile(path, `[DEFAULT]\n${conf(proxy.url)}`);
+    await writeFile(path, `[DEFAULT]\n${text}`);
     engine = await startEngine({ codec: 'none', objectBytes, args: ['--store-config', path, ...args] });
     volume = await engine.addVolume(sizeBytes);
   };
@@ -157,6 +166,41 @@ describe.each(kinds)('with $name', ({ name, conf, direct, removal }) => {
     console.log(`${name}: ${Math.round(idle / MiB)} MiB before, ${Math.round(peak / MiB)} MiB at the peak`);
     expect(peak - idle).toBeLessThan(3 * memoryMiB * MiB);
   });
+
+  test(`a store that stands still for ${stillMs / 1000} s holds backup and restore back, not in memory`, async () => {
+    const memoryMiB = 64;
+    const sizeBytes = 256 * MiB;
+    const patient = conf(proxy.url).replace('backup_s3_timeout = 2', 'backup_s3_timeout = 60');
+    await start(['--memory-mib', `${memoryMiB}`], sizeBytes, 8 * MiB, patient);
+    await volume.file.write([{ offset: 0, length: sizeBytes }]);
+    const warm = await engine.addVolume(16 * MiB);
+    await engine.restore((await engine.backup(warm.id, 'full')).id, warm.id);
+
+    /** Stops the store when three requests of `on` were seen; returns how much more memory was held then, or later. */
+    const growth = async (on: RegExp, work: Promise<unknown>): Promise<number> => {
+      await resetPeaks();
+      const idle = await residentBytes();
+      proxy.plan(null);
+      const isBusy = () => proxy.seen.filter((line) => on.test(line)).length >= 3;
+      while (!isBusy()) await sleep(20);
+      proxy.freeze();
+      const seen = proxy.seen.length;
+      await sleep(stillMs);
+      expect(proxy.seen).toHaveLength(seen);
+      proxy.thaw();
+      await work;
+      return (await residentBytes()) - idle;
+    };
+    const backedUp = engine.backup(volume.id, 'full');
+    const ofBackup = await growth(put, backedUp);
+    const ofRestore = await growth(get, restore((await backedUp).id));
+    console.log(`${name}: +${Math.round(ofBackup / MiB)} MiB, +${Math.round(ofRestore / MiB)} MiB`);
+    expect(Math.max(ofBackup, ofRestore)).toBeLessThan(memoryMiB * MiB + besideCeilingBytes);
+  });
+
+  async function resetPeaks(): Promise<void> {
+    for (const pid of await processTree(engine.service.pid)) await resetPeak(pid);
+  }
 
   async function residentBytes(): Promise<number> {
     let sum = 0;
