@@ -11,12 +11,8 @@
 import { randomUUID } from 'node:crypto';
 import { anySignal } from '../async/any-signal.ts';
 import { createTaskGroup } from '../async/task-group.ts';
-import {
-  importVolumeId,
-  listIncompleteBackups,
-  listTemporaryOwners,
-  moveBackup,
-} from '../database/backups.ts';
+import { moveBackup } from '../database/backups.ts';
+import { importVolumeId, listIncompleteBackups, listTemporaryOwners } from '../database/host-backups.ts';
 import type { Backup } from '../model/backup.ts';
 import { isOwnService } from '../model/driver-class.ts';
 import { isBackupError, throwIfAborted } from '../model/errors.ts';

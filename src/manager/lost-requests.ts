@@ -7,7 +7,8 @@
  * Invariant: a row is taken for forgotten only if at two looks, one after the other, requests could come in and no operation was
  * busy with it. How far the looks are apart is the time that a request may take from cinder-api to here.
  */
-import { findBackup, listIncompleteBackups, listUntakenImports } from '../database/backups.ts';
+import { findBackup } from '../database/backups.ts';
+import { listIncompleteBackups, listUntakenImports } from '../database/host-backups.ts';
 import type { Backup } from '../model/backup.ts';
 import { throwIfAborted } from '../model/errors.ts';
 import type { ManagerEnvironment } from './environment.ts';
