@@ -12,6 +12,7 @@ import {
   startDatabaseServer,
   type DatabaseServer,
 } from '../../support/database-server.ts';
+import { expectRecordedRows, ourDriver, sendRecorded, swiftDriver } from '../../support/recorded-life.ts';
 import { startRabbitMq, type RabbitServer } from '../../support/rabbitmq-server.ts';
 import { putRows, readRow, recordedRows, type RecordedTables } from '../../support/recorded-rows.ts';
 import { wireFixture } from '../../support/wire-fixtures.ts';
@@ -27,8 +28,6 @@ const [full, increment, fromSnapshot, inUse] = [
   'e8c6652d-dedd-4011-8794-f0b099b6bd1f',
   'd223e445-20c3-4b6c-8c29-00f3ed037c54',
 ];
-const swiftDriver = 'cinder.backup.drivers.swift.SwiftBackupDriver';
-const ourDriver = 'cinder.backup.drivers.posix.PosixBackupDriver';
 const replies = 'reply_34a289027f6f4b07acf92940335b50d1';
 
 const databases = ['sqlite', 'mariadb', 'postgresql'] as const;
@@ -54,11 +53,7 @@ async function openRig(kind: (typeof databases)[number]): Promise<CloudRig> {
   return await createCloudRig({ brokerUrl: broker.url, database: { opened, url } });
 }
 
-async function send(name: string, change = (payload: string) => payload): Promise<void> {
-  const { exchange, routing_keys: keys, payload_raw: recorded } = wireFixture(name);
-  const payload = change(recorded).replaceAll(swiftDriver, ourDriver);
-  await rig.publish({ exchange, routingKey: keys[0] ?? '', payload });
-}
+const send = (name: string, change?: (payload: string) => string) => sendRecorded(rig, name, change);
 
 async function ask(name: string): Promise<Readonly<Record<string, unknown>>> {
   await rig.take(replies);
@@ -76,26 +71,7 @@ const recordedReply = (name: string) => {
 
 const statusOf = async (id: string) => (await rig.row(id)).status;
 
-/** Columns that a run cannot have in common with the recording. */
-const ownColumns = ['created_at', 'updated_at', 'deleted_at', 'launched_at', 'data_timestamp'];
-/** What a rig lacks: the services of Cinder. */
-const foreignColumns = ['service_uuid'];
-const storeColumns = ['service', 'container', 'service_metadata', 'object_count'];
-/** The recording is of Zed, whose service leaves the zone empty where nobody asked for one. */
-const zoneOf = (table: string, value: unknown) => (table === 'backups' ? (value ?? 'nova') : value);
-
-async function expectRows(recorded: RecordedTables, table: string): Promise<void> {
-  const rows = recorded[table] ?? [];
-  expect(rows.length).toBeGreaterThan(0);
-  for (const row of rows) {
-    const ours = await readRow(rig.database.sql, table, row['id']);
-    for (const [column, value] of Object.entries(row)) {
-      if ([...ownColumns, ...storeColumns, ...foreignColumns].includes(column)) continue;
-      const expected = column === 'availability_zone' ? zoneOf(table, value) : value;
-      expect.soft(ours?.[column], `${table}.${column} of ${row['id']}`).toEqual(expected);
-    }
-  }
-}
+const expectRows = (recorded: RecordedTables, table: string) => expectRecordedRows(rig, recorded, table);
 
 async function eventsOf(backupId: string): Promise<readonly string[]> {
   const told = await rig.take('notifications.info');
