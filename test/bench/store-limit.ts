@@ -57,8 +57,7 @@ export async function measureStoreLimit(kind: 'swift' | 's3', server: SwiftServe
 
 /** Rates in bytes a second. */
 function row(name: string, rawRate: number, ourRate: number): string[] {
-  const show = (rate: number) => `${(rate / 1e6).toFixed(0)} MB/s`;
-  return [name, show(rawRate), show(ourRate), shareOf(rawRate, ourRate)];
+  return [name, megabytes(rawRate), megabytes(ourRate), shareOf(rawRate, ourRate)];
 }
 
 /** Rates in objects a second. */
@@ -69,6 +68,10 @@ function countRow(name: string, rawRate: number, ourRate: number): string[] {
     `${ourRate.toFixed(0)} a second`,
     shareOf(rawRate, ourRate),
   ];
+}
+
+function megabytes(rate: number): string {
+  return `${(rate / 1e6).toFixed(0)} MB/s`;
 }
 
 function shareOf(rawRate: number, ourRate: number): string {

@@ -373,7 +373,9 @@ describe('posix store', () => {
 
     test('that wait when the thread is closed fail as store-unavailable', async () => {
       const { writer, within } = await startThread();
-      const write = writer.write(within, [file('a', shared(10, 1))]);
+      const body = shared(10, 1);
+      const many = Array.from({ length: 4000 }, (_, n) => file(`a-${n}`, body));
+      const write = writer.write(within, many);
       const closed = writer.close();
       await expect(write).rejects.toMatchObject({ code: 'store-unavailable' });
       await closed;
