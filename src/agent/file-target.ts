@@ -1,11 +1,13 @@
 /** A raw file as the target of a restore. */
-import type { FileHandle } from 'node:fs/promises';
+import { constants, open as openFile, type FileHandle } from 'node:fs/promises';
 import { BackupError } from '../model/errors.ts';
-import { translateFileError } from './file-errors.ts';
+import { errnoOf, translateFileError } from './file-errors.ts';
 import type { FileThreads } from './file-snapshots.ts';
 import type { OpenVolume } from './file-volumes.ts';
 import type { WriteTarget } from './volume-backend.ts';
 
+/** What addresses, lengths and memory are a multiple of on every disk that there is. */
+const directBytes = 4096;
 /** After so many bytes they begin to go to stable storage, so that the flush at the end has little left to wait for. */
 const syncEveryBytes = 64 * 1024 * 1024;
 
@@ -18,6 +20,7 @@ export function createFileTarget(deps: {
   const { handle, info } = deps.volume;
   const running = new Set<Promise<void>>();
   let open = true;
+  const direct = createDirectWriter(handle);
   let unsyncedBytes = 0;
   /** The newest early sync; its failure is delivered to the flush, since the kernel tells of it only once. */
   let syncing: Promise<void> | undefined;
@@ -63,6 +66,7 @@ export function createFileTarget(deps: {
     sizeBytes: info.size_bytes,
     write: (offset, bytes) =>
       perform(offset, bytes.length, async () => {
+        if (await direct.write(offset, bytes)) return;
         await writeFully(handle, bytes, offset);
         syncEarly(bytes.length);
       }),
@@ -85,12 +89,52 @@ export function createFileTarget(deps: {
       open = false;
       await Promise.allSettled(running);
       try {
+        await direct.close();
         await handle.close();
       } finally {
         deps.closed();
       }
     },
   };
+}
+
+/**
+ * Writes past the page cache: the bytes of a restore are not read again soon, and would push out what guests use; and it saves
+ * a copy. Only where the file system takes it: the first refusal is the last try.
+ */
+function createDirectWriter(handle: FileHandle) {
+  let opened: Promise<FileHandle | undefined> | undefined;
+  let isRefused = false;
+  return {
+    /** False if the bytes have to be written in another way. */
+    async write(offset: number, bytes: Buffer): Promise<boolean> {
+      if (isRefused || !isAligned(offset, bytes)) return false;
+      opened ??= openFile(`/proc/self/fd/${handle.fd}`, constants.O_WRONLY | constants.O_DIRECT).catch(
+        () => undefined,
+      );
+      const file = await opened;
+      if (file === undefined) return false;
+      try {
+        await writeFully(file, bytes, offset);
+        return true;
+      } catch (error) {
+        if (errnoOf(error) !== 'EINVAL') throw error;
+        isRefused = true;
+        return false;
+      }
+    },
+    async close(): Promise<void> {
+      await (await opened)?.close();
+    },
+  };
+}
+
+/** Memory that begins on a page is shared memory here; see page-buffers.ts. */
+function isAligned(offset: number, bytes: Buffer): boolean {
+  const { buffer, byteOffset, length } = bytes;
+  return (
+    buffer instanceof SharedArrayBuffer && [offset, byteOffset, length].every((n) => n % directBytes === 0)
+  );
 }
 
 async function writeFully(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {

@@ -3,7 +3,8 @@ import { createBudget } from '../async/limit.ts';
 import { createTaskGroup } from '../async/task-group.ts';
 import { BackupError, isErrorCode } from '../model/errors.ts';
 import { streamError, streamTotals, type WriteTotals } from '../protocol/calls.ts';
-import { createFrameDecoder, newPayload, type Frame } from '../protocol/frames.ts';
+import { createFrameDecoder, type Frame } from '../protocol/frames.ts';
+import type { PageBuffers } from './page-buffers.ts';
 import type { WriteTarget } from './volume-backend.ts';
 import { createWrittenRanges } from './written-ranges.ts';
 
@@ -18,25 +19,26 @@ const writesInFlight = 4;
 export async function takeFrames(
   body: AsyncIterable<Uint8Array>,
   target: WriteTarget,
+  buffers: PageBuffers,
   signal: AbortSignal,
 ): Promise<WriteTotals> {
   const decoder = createFrameDecoder();
+  decoder.exchange(buffers.take());
   const written = createWrittenRanges();
   const group = createTaskGroup(writesInFlight, signal);
   const slots = createBudget(writesInFlight);
-  const free: Buffer[] = [];
   const sums = { data_bytes: 0, zero_bytes: 0 };
   let ended = false;
 
   const write = async (frame: Frame) => {
     const release = await slots.acquire(1, group.signal);
     const { offset, data } = frame;
-    const held = decoder.exchange(free.pop() ?? newPayload());
+    const held = decoder.exchange(buffers.take());
     await group.add(async () => {
       try {
         await target.write(offset, data);
       } finally {
-        free.push(held);
+        buffers.give(held);
         release();
       }
     });
@@ -95,6 +97,7 @@ export async function takeFrames(
     group.cancel(error);
   }
   await group.settle();
+  buffers.give(decoder.exchange(Buffer.alloc(0)));
   await target.flush();
   return sums;
 }

@@ -8,6 +8,7 @@ import { backendName, volumeNameSchema, writeTotals } from '../protocol/calls.ts
 import { streamContentType } from '../protocol/frames.ts';
 import type { AgentContext } from './app.ts';
 import { takeFrames } from './frame-intake.ts';
+import { createPageBuffers } from './page-buffers.ts';
 import { errorResponses } from './route-schemas.ts';
 
 /** How long a client may go on sending after it was refused, before it is cut off. */
@@ -17,6 +18,8 @@ const lingerMs = 10_000;
 export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
   const routes = app.withTypeProvider<ZodTypeProvider>();
   const { backendOf, log, requests } = context;
+
+  const buffers = createPageBuffers();
 
   app.removeAllContentTypeParsers();
   app.addContentTypeParser(
@@ -44,7 +47,7 @@ export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
         const target = await backend.openTarget(params.volume);
         held.defer(() => target.close());
         const body = raw.iterator({ destroyOnReturn: false });
-        const totals = await takeFrames(body, target, controller.signal);
+        const totals = await takeFrames(body, target, buffers, controller.signal);
         log.info({ volume: params.volume, ...totals }, 'volume written');
         return totals;
       } catch (error) {

@@ -146,23 +146,18 @@ export type FrameDecoder = {
   /** Frames that became whole with `bytes`, one at a time; each must be used before the next is asked for. */
   push(bytes: Uint8Array): Generator<Frame>;
   /**
-   * Keeps the bytes of the frame that was given last for whoever asks: the decoder goes on with `spare`, and returns the buffer
-   * that they lie in, to be a spare one when they have been used.
+   * Leaves the bytes of the frame that was given last to whoever asks: the decoder goes on with `spare`, of any length, and returns
+   * the buffer that they lie in, to be a spare one when they have been used.
    */
   exchange(spare: Buffer): Buffer;
   /** True between frames (and before the first byte of the preamble). */
   readonly atBoundary: boolean;
 };
 
-/** A buffer for the payload of a data frame of the usual length; the decoder makes a longer one where it needs it. */
-export function newPayload(): Buffer {
-  return Buffer.allocUnsafeSlow(dataFrameBytes + 64 * 1024);
-}
-
 /** Decodes a stream that is fed in pieces of any size. Throws `corrupt` on anything that is not a well-formed frame. */
 export function createFrameDecoder(): FrameDecoder {
   const head = Buffer.alloc(headerBytes);
-  let payload = newPayload();
+  let payload: Buffer = Buffer.allocUnsafeSlow(dataFrameBytes + 64 * 1024);
   let seen = 0;
   let wanted = preamble.length;
   let stage: 'preamble' | 'header' | 'payload' = 'preamble';
