@@ -123,6 +123,8 @@ test(`${rounds} random sets of files mean to us what they mean to oslo.config`, 
           if (hasErrors && problem?.reason.startsWith('$') === true) continue;
           // oslo reads an empty number as None even where there is a default; that is refused here.
           if (problem?.reason.startsWith('it must be') === true && theirs.value === null) continue;
+          // oslo goes round until Python's stack ends, and then takes one of the references for empty: refused here.
+          if (problem?.reason.startsWith('it refers to itself') === true) continue;
           expect(problem, where).toBeUndefined();
           expect(values[name] ?? (table[name].type.accumulates ? [] : null), where).toEqual(
             theirs.value ?? (table[name].type.accumulates ? [] : null),
