@@ -63,6 +63,28 @@ class Server:
         if self.process is not None:
             self.send(signal.SIGKILL)
             self.process.wait()
+            self.kill_orphans()
+
+    def kill_orphans(self):
+        """One that was forked while the others were looked for holds PostgreSQL's shared memory, and the next start fails."""
+        while orphans := processes_in(self.data):
+            for pid in orphans:
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+            time.sleep(0.01)
+
+
+def processes_in(directory):
+    found = []
+    for path in glob.glob("/proc/[0-9]*/cwd"):
+        try:
+            if os.readlink(path) == directory:
+                found.append(int(path.split("/")[2]))
+        except OSError:
+            continue
+    return found
 
 
 def children_of(parent):
