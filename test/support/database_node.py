@@ -65,6 +65,12 @@ class Server:
             self.process.wait()
             self.kill_orphans()
 
+    def halt(self):
+        """A thread that runs on another processor stops a moment later, and may have answered until then."""
+        self.send(signal.SIGSTOP)
+        while not all(is_stopped(pid) for pid in [self.process.pid, *children_of(self.process.pid)]):
+            time.sleep(0.005)
+
     def kill_orphans(self):
         """One that was forked while the others were looked for holds PostgreSQL's shared memory, and the next start fails."""
         while orphans := processes_in(self.data):
@@ -74,6 +80,19 @@ class Server:
                 except ProcessLookupError:
                     pass
             time.sleep(0.01)
+
+
+def is_stopped(pid):
+    """True if no thread of the process runs (proc(5), the state in stat)."""
+    for path in glob.glob(f"/proc/{pid}/task/[0-9]*/stat"):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stat:
+                text = stat.read()
+        except OSError:
+            continue
+        if text.rpartition(")")[2].split()[:1] != ["T"]:
+            return False
+    return True
 
 
 def processes_in(directory):
@@ -95,7 +114,8 @@ def children_of(parent):
                 text = stat.read()
         except OSError:
             continue
-        if int(text.rpartition(")")[2].split()[1]) == parent:
+        fields = text.rpartition(")")[2].split()
+        if len(fields) > 1 and int(fields[1]) == parent:
             found.append(int(text.split(" ", 1)[0]))
     return found
 
@@ -174,7 +194,7 @@ class PostgreSql(Server):
 def main():
     settings = json.loads(sys.argv[1])
     server = MariaDb(settings) if settings["kind"] == "mariadb" else PostgreSql(settings)
-    verbs = {"kill": server.kill, "start": server.start, "halt": lambda: server.send(signal.SIGSTOP),
+    verbs = {"kill": server.kill, "start": server.start, "halt": server.halt,
              "resume": lambda: server.send(signal.SIGCONT)}
     try:
         server.prepare()
