@@ -83,14 +83,14 @@ class Server:
 
 
 def is_stopped(pid):
-    """True if no thread of the process runs (proc(5), the state in stat)."""
+    """True if every thread of the process is stopped or dead (proc(5), the state in stat)."""
     for path in glob.glob(f"/proc/{pid}/task/[0-9]*/stat"):
         try:
             with open(path, encoding="utf-8", errors="replace") as stat:
                 text = stat.read()
         except OSError:
             continue
-        if text.rpartition(")")[2].split()[:1] != ["T"]:
+        if text.rpartition(")")[2].split()[0] not in "TZX":
             return False
     return True
 
