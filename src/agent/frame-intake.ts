@@ -22,8 +22,7 @@ export async function takeFrames(
   buffers: PageBuffers,
   signal: AbortSignal,
 ): Promise<WriteTotals> {
-  const decoder = createFrameDecoder();
-  decoder.exchange(buffers.take());
+  const decoder = createFrameDecoder(buffers.take());
   const written = createWrittenRanges();
   const group = createTaskGroup(writesInFlight, signal);
   const slots = createBudget(writesInFlight);

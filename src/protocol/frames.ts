@@ -154,10 +154,16 @@ export type FrameDecoder = {
   readonly atBoundary: boolean;
 };
 
-/** Decodes a stream that is fed in pieces of any size. Throws `corrupt` on anything that is not a well-formed frame. */
-export function createFrameDecoder(): FrameDecoder {
+/** Room for the payload of a data frame of the usual length. */
+export const payloadBufferBytes = dataFrameBytes + 64 * 1024;
+
+/**
+ * Decodes a stream that is fed in pieces of any size, into `first` as long as payloads fit. Throws `corrupt` on anything that is not a
+ * well-formed frame.
+ */
+export function createFrameDecoder(first: Buffer = Buffer.allocUnsafeSlow(payloadBufferBytes)): FrameDecoder {
   const head = Buffer.alloc(headerBytes);
-  let payload: Buffer = Buffer.allocUnsafeSlow(dataFrameBytes + 64 * 1024);
+  let payload = first;
   let seen = 0;
   let wanted = preamble.length;
   let stage: 'preamble' | 'header' | 'payload' = 'preamble';
