@@ -1,4 +1,5 @@
 /** What a change stream said, gathered for comparison with the truth. */
+import { BackupError } from '../../src/model/errors.ts';
 import { endOf, type TypedExtent } from '../../src/model/extent.ts';
 import type { StreamPlan, StreamTotals } from '../../src/protocol/calls.ts';
 import type { ChangeEvent } from '../../src/volume/block-source.ts';
@@ -15,7 +16,8 @@ export type Gathered = {
   digests: Buffer;
 };
 
-export async function gather(events: AsyncIterable<ChangeEvent>): Promise<Gathered> {
+/** With `blockSize` given, bytes are compared with their digests, as the sealer does; it throws `corrupt` then. */
+export async function gather(events: AsyncIterable<ChangeEvent>, blockSize?: number): Promise<Gathered> {
   const gathered: Gathered = {
     plans: [],
     totals: [],
@@ -29,7 +31,12 @@ export async function gather(events: AsyncIterable<ChangeEvent>): Promise<Gather
     if (event.kind === 'plan') gathered.plans.push(event.plan);
     else if (event.kind === 'totals') gathered.totals.push(event.totals);
     else {
-      if (event.kind === 'data') data.push(Buffer.from(event.bytes));
+      if (event.kind === 'data') {
+        if (blockSize !== undefined && !blockDigests(event.bytes, blockSize).equals(event.digests)) {
+          throw new BackupError('corrupt', `bytes at ${event.offset} do not match their digests`);
+        }
+        data.push(Buffer.from(event.bytes));
+      }
       if (event.kind !== 'zero') digests.push(Buffer.from(event.digests));
       append(gathered.extents, {
         kind: event.kind === 'zero' ? 'zero' : 'data',

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { createFrameDecoder, type Frame } from '../../src/protocol/frames.ts';
+import { createFrameDecoder, preamble, type Frame } from '../../src/protocol/frames.ts';
 import { createStreamCheck, type StreamRules } from '../../src/volume/stream-check.ts';
 import { gather, truthOf } from '../support/change-events.ts';
 import {
@@ -147,22 +147,32 @@ describe('a lie', () => {
       return streamReply(changed);
     });
     for (place of places) {
-      await expect(gather(source.delta(null, never)), `byte ${place}`).rejects.toMatchObject({
+      await expect(
+        gather(source.delta(null, never), volume.blockSize),
+        `byte ${place}`,
+      ).rejects.toMatchObject({
         code: expect.stringMatching(/^(corrupt|agent-unavailable)$/),
       });
     }
   });
 
-  it('of swapped bytes inside a frame is found by its checksum', async () => {
+  it.each([
+    { where: 'its digests', by: 'its checksum', at: [40, 52], message: /checksum of the data frame/ },
+    { where: 'its data', by: 'the digests', at: [500, 8000], message: /do not match their digests/ },
+  ])('of swapped bytes in $where is found by $by', async ({ at: [first = 0, second = 0], message }) => {
     const { source } = await openScriptedSource(volume, () => {
       const frames = honestFrames(volume, 'delta').map(encodeScripted);
       const target = frames[1] ?? Buffer.alloc(0);
-      const [a, b] = [target.readUInt32LE(500), target.readUInt32LE(8000)];
-      target.writeUInt32LE(b, 500);
-      target.writeUInt32LE(a, 8000);
-      return streamReply(Buffer.concat([Buffer.from('CDSTRM\u0001\n', 'latin1'), ...frames]));
+      const [a, b] = [target.readUInt32LE(first), target.readUInt32LE(second)];
+      target.writeUInt32LE(b, first);
+      target.writeUInt32LE(a, second);
+      return streamReply(Buffer.concat([preamble, ...frames]));
     });
-    await expect(gather(source.delta(null, never))).rejects.toMatchObject({ code: 'corrupt' });
+    const gathered = gather(source.delta(null, never), volume.blockSize);
+    await expect(gathered).rejects.toMatchObject({
+      code: 'corrupt',
+      message: expect.stringMatching(message),
+    });
   });
 
   it('of bytes after the totals is corrupt', async () => {
