@@ -4,7 +4,14 @@ import { endOf, type Extent, type TypedExtent } from '../model/extent.ts';
 import type { StreamPlan } from '../protocol/calls.ts';
 import { stepFlags, type FileStep, type FileStepResult } from './file-steps.ts';
 import type { FileThreads, OpenRecord } from './file-snapshots.ts';
-import { commonLength, knowExtents, requireFit, requireWholeLength } from './range-checks.ts';
+import {
+  commonLength,
+  knowExtents,
+  oneByOne,
+  requireFit,
+  requireWholeLength,
+  type FoundExtents,
+} from './range-checks.ts';
 import type { FindRequest, FoundRanges } from './volume-backend.ts';
 
 type Chosen = { readonly method: StreamPlan['method']; readonly reason: string };
@@ -32,7 +39,7 @@ export async function findFileRanges(deps: {
     return result;
   };
 
-  let walking: AsyncGenerator<TypedExtent> | undefined;
+  let walking: FoundExtents | undefined;
   const close = async () => {
     await walking?.return(undefined);
     for (const handle of handles.splice(0)) await handle.close();
@@ -41,7 +48,8 @@ export async function findFileRanges(deps: {
   try {
     const chosen = choose(deps);
     walking = changedRanges({ run, request, previous, current, method: chosen.method });
-    if (chosen.method === 'bytes') return { ...chosen, extents: walking, readBytes: () => readBytes, close };
+    if (chosen.method === 'bytes')
+      return { ...chosen, extents: oneByOne(walking), readBytes: () => readBytes, close };
     const extents = await knowExtents(walking, request.signal);
     if (Array.isArray(extents)) await close();
     return { ...chosen, extents, readBytes: () => readBytes, close };
@@ -87,7 +95,7 @@ type Walk = {
  * Where the volume grew, everything behind the last whole block of the previous snapshot counts as changed. What
  * physical extents do not prove is compared by bytes.
  */
-async function* changedRanges(walk: Walk): AsyncGenerator<TypedExtent> {
+async function* changedRanges(walk: Walk): FoundExtents {
   const { run, request, previous, current, method } = walk;
   const { blockSize, startOffset, lengthBytes } = request;
   const currentFd = current.handle.fd;
@@ -95,60 +103,97 @@ async function* changedRanges(walk: Walk): AsyncGenerator<TypedExtent> {
   if (previous !== null) {
     const previousFd = previous.handle.fd;
     common = commonLength(request, previous.record.size_bytes);
-    const fds = { previousFd, currentFd, end: common };
-    const byBytes = (from: number): FileStep => ({ ...fds, kind: 'bytes', from, blockSize });
-    if (method === 'bytes') yield* decided(steps(run, byBytes, startOffset, common));
+    const fds = { previousFd, currentFd };
+    const byBytes = ({ from, end }: Range): FileStep => ({ ...fds, kind: 'bytes', from, end, blockSize });
+    if (method === 'bytes') yield* decided(steps(run, byBytes, [{ from: startOffset, end: common }]));
     else {
-      const byExtents = (from: number): FileStep => ({ ...fds, kind: 'extents', from });
-      for await (const extent of steps(run, byExtents, startOffset, common)) {
-        if (extent.flag !== stepFlags.unsure) yield typed(extent);
-        else
-          yield* within(extent, decided(steps(run, byBytes, down(extent.offset, blockSize), endOf(extent))));
+      const byExtents = ({ from, end }: Range): FileStep => ({ ...fds, kind: 'extents', from, end });
+      const parts = inParts(startOffset, common, blockSize);
+      for await (const some of steps(run, byExtents, parts)) {
+        let sure: TypedExtent[] = [];
+        for (const extent of some) {
+          if (extent.flag !== stepFlags.unsure) sure.push(typed(extent));
+          else {
+            yield sure;
+            sure = [];
+            const range = { from: down(extent.offset, blockSize), end: endOf(extent) };
+            yield* within(extent, decided(steps(run, byBytes, [range])));
+          }
+        }
+        yield sure;
       }
     }
   }
-  const byHoles = (from: number): FileStep => ({ kind: 'allocation', fd: currentFd, from, end: lengthBytes });
-  yield* decided(steps(run, byHoles, Math.max(startOffset, common), lengthBytes));
+  const byHoles = ({ from, end }: Range): FileStep => ({ kind: 'allocation', fd: currentFd, from, end });
+  yield* decided(steps(run, byHoles, [{ from: Math.max(startOffset, common), end: lengthBytes }]));
 }
 
 type FlaggedExtent = Extent & { readonly flag: number };
+type Range = { readonly from: number; readonly end: number };
 
-/** Takes steps from `from` until one has come to `end`. The next step runs while the extents of the last are used. */
+/** Two parts of whole blocks, for two threads. */
+function inParts(from: number, end: number, blockSize: number): readonly Range[] {
+  const middle = Math.max(from, down((from + end) / 2, blockSize));
+  return [
+    { from, end: middle },
+    { from: middle, end },
+  ];
+}
+
+/**
+ * Takes steps through each of the ranges, which follow each other. The first step of every range runs at once, and the next
+ * one of a range while the extents of the last are used.
+ */
 async function* steps(
   run: Walk['run'],
-  make: (from: number) => FileStep,
-  from: number,
-  end: number,
-): AsyncGenerator<FlaggedExtent> {
-  let ahead = from < end ? run(make(from)) : undefined;
+  make: (range: Range) => FileStep,
+  ranges: readonly Range[],
+): AsyncGenerator<readonly FlaggedExtent[]> {
+  const begin = (from: number, end: number) => {
+    const running = from < end ? run(make({ from, end })) : undefined;
+    running?.catch(() => {});
+    return running;
+  };
+  const begun = ranges.map(({ from, end }) => ({ end, ahead: begin(from, end) }));
   try {
-    while (ahead !== undefined) {
-      const { next, extents } = await ahead;
-      ahead = next < end ? run(make(next)) : undefined;
-      ahead?.catch(() => {});
-      for (let i = 0; i + 2 < extents.length; i += 3) {
-        yield { offset: extents[i] ?? 0, length: extents[i + 1] ?? 0, flag: extents[i + 2] ?? 0 };
+    for (const part of begun) {
+      while (part.ahead !== undefined) {
+        const { next, extents } = await part.ahead;
+        part.ahead = begin(next, part.end);
+        yield flagged(extents);
       }
     }
   } finally {
-    await Promise.allSettled([ahead]);
+    await Promise.allSettled(begun.flatMap(({ ahead }) => (ahead === undefined ? [] : [ahead])));
   }
 }
 
-async function* decided(extents: AsyncIterable<FlaggedExtent>): AsyncGenerator<TypedExtent> {
-  for await (const extent of extents) yield typed(extent);
+function flagged(triples: Float64Array): readonly FlaggedExtent[] {
+  const extents: FlaggedExtent[] = [];
+  for (let i = 0; i + 2 < triples.length; i += 3) {
+    extents.push({ offset: triples[i] ?? 0, length: triples[i + 1] ?? 0, flag: triples[i + 2] ?? 0 });
+  }
+  return extents;
+}
+
+async function* decided(found: AsyncIterable<readonly FlaggedExtent[]>): FoundExtents {
+  for await (const some of found) yield some.map(typed);
 }
 
 function typed({ offset, length, flag }: FlaggedExtent): TypedExtent {
   return { kind: flag === stepFlags.data ? 'data' : 'zero', offset, length };
 }
 
-/** The parts of `extents` that lie in `range`. */
-async function* within(range: Extent, extents: AsyncIterable<TypedExtent>): AsyncGenerator<TypedExtent> {
-  for await (const { kind, offset, length } of extents) {
-    const start = Math.max(offset, range.offset);
-    const end = Math.min(offset + length, endOf(range));
-    if (start < end) yield { kind, offset: start, length: end - start };
+/** The parts of what is found that lie in `range`. */
+async function* within(range: Extent, found: FoundExtents): FoundExtents {
+  for await (const some of found) {
+    const inside: TypedExtent[] = [];
+    for (const { kind, offset, length } of some) {
+      const start = Math.max(offset, range.offset);
+      const end = Math.min(offset + length, endOf(range));
+      if (start < end) inside.push({ kind, offset: start, length: end - start });
+    }
+    yield inside;
   }
 }
 

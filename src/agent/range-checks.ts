@@ -51,9 +51,12 @@ export function commonLength(request: FindRequest, previousBytes: number): numbe
   return previousBytes < lengthBytes ? previousBytes - (previousBytes % blockSize) : lengthBytes;
 }
 
+/** Extents as they are found, in order: one wait for many of them. */
+export type FoundExtents = AsyncGenerator<readonly TypedExtent[]>;
+
 /** Walks to the end and returns all extents, or, where they are many or slow to find, those found and then the rest. */
 export async function knowExtents(
-  walking: AsyncGenerator<TypedExtent>,
+  walking: FoundExtents,
   signal: AbortSignal,
 ): Promise<FoundRanges['extents']> {
   const held: TypedExtent[] = [];
@@ -62,15 +65,17 @@ export async function knowExtents(
     throwIfAborted(signal);
     const step = await walking.next();
     if (step.done === true) return held;
-    held.push(step.value);
+    for (const extent of step.value) held.push(extent);
   }
   return followedBy(held, walking);
 }
 
-async function* followedBy(
-  held: readonly TypedExtent[],
-  rest: AsyncGenerator<TypedExtent>,
-): AsyncGenerator<TypedExtent> {
+async function* followedBy(held: readonly TypedExtent[], rest: FoundExtents): AsyncGenerator<TypedExtent> {
   yield* held;
-  yield* rest;
+  yield* oneByOne(rest);
+}
+
+/** The same extents, each by itself. */
+export async function* oneByOne(found: FoundExtents): AsyncGenerator<TypedExtent> {
+  for await (const some of found) yield* some;
 }

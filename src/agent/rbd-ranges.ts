@@ -9,7 +9,7 @@
 import { throwIfAborted } from '../model/errors.ts';
 import { endOf, type Extent, type TypedExtent } from '../model/extent.ts';
 import type { RbdImage } from './rbd-images.ts';
-import { commonLength, knowExtents } from './range-checks.ts';
+import { commonLength, knowExtents, type FoundExtents } from './range-checks.ts';
 import type { FindRequest, FoundRanges } from './volume-backend.ts';
 
 /** Objects that one step asks about. */
@@ -30,7 +30,7 @@ export async function findRbdRanges(deps: {
 }): Promise<FoundRanges> {
   const { confirm, image, previousBytes, request } = deps;
   const common = previousBytes === null ? 0 : commonLength(request, previousBytes);
-  let walking: AsyncGenerator<TypedExtent> | undefined;
+  let walking: FoundExtents | undefined;
   const close = async () => {
     await walking?.return(undefined);
     await deps.close();
@@ -59,18 +59,22 @@ async function* walk(
   request: FindRequest,
   common: number,
   confirm: () => Promise<void>,
-): AsyncGenerator<TypedExtent> {
+): FoundExtents {
   const { lengthBytes, previous, startOffset } = request;
   if (previous !== null && startOffset < common) yield* diff(image, request, previous, startOffset, common);
   const from = Math.max(startOffset, common);
   let at = from;
-  for await (const extent of diff(image, request, null, from, lengthBytes)) {
-    if (extent.kind === 'zero') continue;
-    if (extent.offset > at) yield { kind: 'zero', offset: at, length: extent.offset - at };
-    yield extent;
-    at = endOf(extent);
+  for await (const some of diff(image, request, null, from, lengthBytes)) {
+    const tiled: TypedExtent[] = [];
+    for (const extent of some) {
+      if (extent.kind === 'zero') continue;
+      if (extent.offset > at) tiled.push({ kind: 'zero', offset: at, length: extent.offset - at });
+      tiled.push(extent);
+      at = endOf(extent);
+    }
+    yield tiled;
   }
-  if (at < lengthBytes) yield { kind: 'zero', offset: at, length: lengthBytes - at };
+  if (at < lengthBytes) yield [{ kind: 'zero', offset: at, length: lengthBytes - at }];
   await confirm();
 }
 
@@ -81,7 +85,7 @@ async function* diff(
   from: string | null,
   start: number,
   end: number,
-): AsyncGenerator<TypedExtent> {
+): FoundExtents {
   const thing = `the changes of ${request.volume}`;
   const pieces = cut(start, end, periodOf(image) * objectsPerStep);
   const ask = async (piece: Extent) => {
@@ -101,12 +105,14 @@ async function* diff(
     while (ahead !== undefined) {
       const { piece, extents } = await ahead;
       ahead = next();
+      const found: TypedExtent[] = [];
       for (let i = 0; i + 2 < extents.length; i += 3) {
         const first = Math.max(extents[i] ?? 0, piece.offset);
         const last = Math.min((extents[i] ?? 0) + (extents[i + 1] ?? 0), endOf(piece));
-        if (first < last)
-          yield { kind: extents[i + 2] === 0 ? 'zero' : 'data', offset: first, length: last - first };
+        const kind = extents[i + 2] === 0 ? 'zero' : 'data';
+        if (first < last) found.push({ kind, offset: first, length: last - first });
       }
+      yield found;
     }
   } finally {
     await Promise.allSettled([ahead]);

@@ -150,9 +150,17 @@ type Batch = { readonly extents: Float64Array; readonly dataBytes: number; reado
 
 /** Groups extents into jobs: at most `limit` bytes of data and `maxEntries` extents each. */
 async function* batches(request: ReadRequest): AsyncGenerator<Batch> {
-  const { blockSize } = request;
+  const { extents } = request;
+  const batcher = createBatcher(request);
+  // Waiting for each of a thousand extents that are there already would take as long as reading some of them.
+  if (Symbol.iterator in extents) for (const extent of extents) yield* batcher.push(extent);
+  else for await (const extent of extents) yield* batcher.push(extent);
+  yield* batcher.end();
+}
+
+function createBatcher({ blockSize, frames }: ReadRequest) {
   const limit =
-    request.frames === 'blocks'
+    frames === 'blocks'
       ? Math.max(dataFrameBytes, blockSize)
       : Math.max(blockSize, Math.min(digestJobBytes, maxDigestsPerFrame * blockSize));
   let triples: number[] = [];
@@ -164,16 +172,21 @@ async function* batches(request: ReadRequest): AsyncGenerator<Batch> {
     dataBytes = 0;
     return batch;
   };
-  for await (const extent of request.extents) {
-    for (let done = 0; done < extent.length;) {
-      const isData = extent.kind === 'data';
-      const length = isData ? Math.min(extent.length - done, limit - dataBytes) : extent.length;
-      triples.push(extent.offset + done, length, isData ? 1 : 0);
-      done += length;
-      if (isData) dataBytes += length;
-      endOffset = extent.offset + done;
-      if (dataBytes >= limit || triples.length >= maxEntries * 3) yield cut();
-    }
-  }
-  if (triples.length > 0) yield cut();
+  return {
+    /** The batches that are full with it. */
+    *push(extent: TypedExtent): Generator<Batch> {
+      for (let done = 0; done < extent.length;) {
+        const isData = extent.kind === 'data';
+        const length = isData ? Math.min(extent.length - done, limit - dataBytes) : extent.length;
+        triples.push(extent.offset + done, length, isData ? 1 : 0);
+        done += length;
+        if (isData) dataBytes += length;
+        endOffset = extent.offset + done;
+        if (dataBytes >= limit || triples.length >= maxEntries * 3) yield cut();
+      }
+    },
+    *end(): Generator<Batch> {
+      if (triples.length > 0) yield cut();
+    },
+  };
 }

@@ -1,6 +1,12 @@
 /** Checks of stream requests that a schema cannot express, and what they make of extents. Pure. */
 import { BackupError } from '../model/errors.ts';
-import { createBlockWidener, fromOffset, type TypedExtent } from '../model/extent.ts';
+import {
+  createBlockWidener,
+  fromOffset,
+  toBlockExtents,
+  type BlockWidener,
+  type TypedExtent,
+} from '../model/extent.ts';
 import type { FoundRanges } from './volume-backend.ts';
 
 export type StreamShape = {
@@ -70,25 +76,35 @@ export function namedExtents(
 /** Long data goes to the readers while its end is still being looked for. */
 const holdBytes = 4 * 1024 * 1024;
 
-/** Found extents on block boundaries, from `start_offset` on. */
-export async function* wholeBlocks(
+/** Found extents on block boundaries, from `start_offset` on: an array of an array. */
+export function wholeBlocks(
   extents: FoundRanges['extents'],
-  shape: StreamShape,
+  { block_size, length, start_offset }: StreamShape,
   mergeGapBytes: number,
+): FoundRanges['extents'] {
+  if (Symbol.asyncIterator in extents) {
+    const widener = createBlockWidener(block_size, length, mergeGapBytes, holdBytes);
+    return widened(extents, widener, start_offset);
+  }
+  return [...fromOffset(toBlockExtents(extents, block_size, length, mergeGapBytes), start_offset)];
+}
+
+async function* widened(
+  extents: AsyncIterable<TypedExtent>,
+  widener: BlockWidener,
+  startOffset: number,
 ): AsyncGenerator<TypedExtent> {
-  const widener = createBlockWidener(shape.block_size, shape.length, mergeGapBytes, holdBytes);
-  for await (const extent of extents) yield* fromOffset(widener.push(extent), shape.start_offset);
-  yield* fromOffset(widener.end(), shape.start_offset);
+  for await (const extent of extents) yield* fromOffset(widener.push(extent), startOffset);
+  yield* fromOffset(widener.end(), startOffset);
 }
 
 /** The sums of extents that are all known, or null. */
-export async function plannedBytes(
-  extents: FoundRanges['extents'],
-  shape: StreamShape,
-  mergeGapBytes: number,
-): Promise<{ data_bytes: number | null; zero_bytes: number | null }> {
-  if (!Array.isArray(extents)) return { data_bytes: null, zero_bytes: null };
+export function plannedBytes(extents: FoundRanges['extents']): {
+  data_bytes: number | null;
+  zero_bytes: number | null;
+} {
+  if (Symbol.asyncIterator in extents) return { data_bytes: null, zero_bytes: null };
   const sums = { data: 0, zero: 0 };
-  for await (const { kind, length } of wholeBlocks(extents, shape, mergeGapBytes)) sums[kind] += length;
+  for (const { kind, length } of extents) sums[kind] += length;
   return { data_bytes: sums.data, zero_bytes: sums.zero };
 }

@@ -155,14 +155,15 @@ async function serve(context: AgentContext, reply: FastifyReply, stream: Stream)
   held.defer(() => found.close());
   await source.requireNamed();
   const { method, reason } = found;
-  const plan = { method, reason, ...(await plannedBytes(found.extents, shape, mergeGapBytes)) };
+  const extents = wholeBlocks(found.extents, shape, mergeGapBytes);
+  const plan = { method, reason, ...plannedBytes(extents) };
 
   const pieces = readers.stream(
     {
       handle: source.handle,
       frames: stream.frames,
       blockSize: shape.block_size,
-      extents: wholeBlocks(found.extents, shape, mergeGapBytes),
+      extents,
     },
     controller.signal,
   );
