@@ -16,10 +16,14 @@ const igzipZlib = 3;
 const blockStateAt = 21160;
 const blockFinish = 5;
 
-/** `level` is 0 to 3. Undefined where the library is absent. */
+/** Less than this is small: the higher levels take as long to begin as to compress it. */
+const smallBytes = 256 * 1024;
+
+/** `level` is 0 to 3, `smallLevel` that of small bodies. Undefined where the library is absent. */
 export function openIsal(
   native: NativeLibraries,
   level: number,
+  smallLevel: number = level,
 ):
   | {
       readonly deflate: Pick<BodyCodec, 'name' | 'compress'>;
@@ -44,7 +48,7 @@ export function openIsal(
         state.writeUInt32LE(input.length, 8);
         state.writeBigUInt64LE(native.addressOf(output), 16);
         state.writeUInt32LE(output.length, 24);
-        state.writeUInt32LE(level, 40);
+        state.writeUInt32LE(input.length < smallBytes ? smallLevel : level, 40);
         state.writeUInt32LE(levelBuffer.length, 44);
         state.writeBigUInt64LE(native.addressOf(levelBuffer), 48);
         state.writeUInt16LE(1, 56);
