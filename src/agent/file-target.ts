@@ -1,13 +1,12 @@
 /** A raw file as the target of a restore. */
 import { constants, open as openFile, type FileHandle } from 'node:fs/promises';
 import { BackupError } from '../model/errors.ts';
+import { isPageAligned } from '../model/page-memory.ts';
 import { errnoOf, translateFileError } from './file-errors.ts';
 import type { FileThreads } from './file-snapshots.ts';
 import type { OpenVolume } from './file-volumes.ts';
 import type { WriteTarget } from './volume-backend.ts';
 
-/** What addresses, lengths and memory are a multiple of on every disk that there is. */
-const directBytes = 4096;
 /** After so many bytes they begin to go to stable storage, so that the flush at the end has little left to wait for. */
 const syncEveryBytes = 64 * 1024 * 1024;
 
@@ -108,7 +107,7 @@ function createDirectWriter(handle: FileHandle) {
   return {
     /** False if the bytes have to be written in another way. */
     async write(offset: number, bytes: Buffer): Promise<boolean> {
-      if (isRefused || !isAligned(offset, bytes)) return false;
+      if (isRefused || !isPageAligned(offset, bytes)) return false;
       opened ??= openFile(`/proc/self/fd/${handle.fd}`, constants.O_WRONLY | constants.O_DIRECT).catch(
         () => undefined,
       );
@@ -127,14 +126,6 @@ function createDirectWriter(handle: FileHandle) {
       await (await opened)?.close();
     },
   };
-}
-
-/** Memory that begins on a page is shared memory here; see page-buffers.ts. */
-function isAligned(offset: number, bytes: Buffer): boolean {
-  const { buffer, byteOffset, length } = bytes;
-  return (
-    buffer instanceof SharedArrayBuffer && [offset, byteOffset, length].every((n) => n % directBytes === 0)
-  );
 }
 
 async function writeFully(handle: FileHandle, bytes: Buffer, position: number): Promise<void> {

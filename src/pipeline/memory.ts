@@ -17,9 +17,9 @@
 import { digestBytes } from '../model/digest.ts';
 import { BackupError } from '../model/errors.ts';
 import type { Codec } from '../model/codec.ts';
+import { memoryUnitBytes } from '../model/page-memory.ts';
 
 const mebibyte = 1024 * 1024;
-const pageBytes = 4096;
 
 /** Half of Cinder's default object: larger ones win no speed, and six slabs of them would be most of the process. */
 export const largestSlabBytes = 25 * mebibyte;
@@ -59,7 +59,7 @@ export function memoryNeed(
 ): MemoryNeed {
   const { blockSize, threads, windowBytes = 0 } = options;
   const objectBytes = slabObjectBytes(capacity, blockSize);
-  const slabBytes = Math.ceil(objectBytes / pageBytes) * pageBytes;
+  const slabBytes = Math.ceil(objectBytes / memoryUnitBytes) * memoryUnitBytes;
   const slabCost = slabBytes + (objectBytes / blockSize) * digestBytes;
   const single = kind === 'backup' && options.codec === 'none';
   const leastSlabs = single ? 1 : 2;

@@ -3,6 +3,7 @@ import { hash } from 'node:crypto';
 import { digestBytes } from '../model/digest.ts';
 import { BackupError } from '../model/errors.ts';
 import type { Codec } from '../model/codec.ts';
+import { directBytes } from '../model/page-memory.ts';
 import type { BodyCodecs } from './codecs/open-codecs.ts';
 import type { SealJob } from './sealer.ts';
 
@@ -23,6 +24,8 @@ export type SealedSlab = {
 export const numbersOfObject = 3;
 export const numbersOfBody = 3;
 export const digitsOfMd5 = 32;
+/** Bodies of objects from this size on begin on a page where there is room: they can be written past the page cache. */
+const alignedBytes = 256 * 1024;
 
 /**
  * Compares every block with its digest, hashes and compresses every object. As in Cinder (_prepare_output_data of
@@ -36,6 +39,8 @@ export function sealSlab(job: SlabJob, codecs: BodyCodecs): SealedSlab {
   let md5s = '';
   let digestAt = 0;
   let outAt = 0;
+  let leftBytes = 0;
+  for (let n = 0; n < count; n += 1) leftBytes += job.objects[n * numbersOfObject + 1] ?? 0;
   for (let n = 0; n < count; n += 1) {
     const [start = 0, length = 0, offset = 0] = job.objects.subarray(n * numbersOfObject);
     const bytes = slab.subarray(start, start + length);
@@ -45,6 +50,9 @@ export function sealSlab(job: SlabJob, codecs: BodyCodecs): SealedSlab {
       bodies.set([start, length, 0], n * numbersOfBody);
       continue;
     }
+    const toPage = -outAt & (directBytes - 1);
+    if (length >= alignedBytes && outAt + toPage + leftBytes <= out.length) outAt += toPage;
+    leftBytes -= length;
     const room = out.subarray(outAt, outAt + length - 1);
     const written = codecs[job.codec].compress(bytes, room);
     if (written === null) bytes.copy(out, outAt);

@@ -6,6 +6,7 @@
 import { availableParallelism } from 'node:os';
 import type { Logger } from '../log.ts';
 import type { Codec } from '../model/codec.ts';
+import { createPageMemory } from '../model/page-memory.ts';
 import type { DeflateEffort } from './codecs/open-codecs.ts';
 import { digitsOfMd5, numbersOfBody, numbersOfObject } from './seal-slab.ts';
 import { startSealThreads } from './seal-threads.ts';
@@ -101,13 +102,13 @@ export type Sealer = {
   close(): Promise<void>;
 };
 
-/** Keeps slabs of one size, that which was asked for last. Who takes one has acquired its bytes before. */
+/** Keeps slabs of one size, whole units of page-memory.ts, that which was asked for last. Who takes one has acquired its bytes before. */
 function createSlabShelf(): SlabShelf {
   const idle: SharedArrayBuffer[] = [];
   return {
     take(bytes) {
       if (idle[0]?.byteLength !== bytes) idle.length = 0;
-      return idle.pop() ?? new SharedArrayBuffer(bytes);
+      return idle.pop() ?? createPageMemory(bytes);
     },
     put(slab) {
       if (idle.length > 0 && idle[0]?.byteLength !== slab.byteLength) return;

@@ -7,11 +7,12 @@
  * After a failed sync the kernel calls the lost pages clean, so a second one would wrongly succeed: the failure is
  * delivered to every flush that covers those files, and is not retryable.
  */
-import { constants, open, statfs, type FileHandle } from 'node:fs/promises';
+import { constants, open, type FileHandle } from 'node:fs/promises';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
 import { attempt, posixError, systemCode } from './posix-error.ts';
+import { isLocal } from './posix-file-systems.ts';
 
 const maxPendingFiles = 1024;
 const maxPendingBytes = 64 * 1024 * 1024;
@@ -20,9 +21,6 @@ const earlyBytes = 4 * 1024 * 1024;
 const maxSyncsAhead = 2;
 const sideBySide = 4;
 const wholeFileSystemFrom = 32;
-
-/** ext4, XFS, Btrfs: `f_type` of statfs(2). */
-const localFileSystems = new Set([0xef53, 0x58465342, 0x9123683e]);
 
 /** Calls syncfs(2) on an open file; throws if anything of the file system could not be written. */
 export type SyncFileSystem = (fd: number) => Promise<void>;
@@ -224,7 +222,7 @@ function lost(directory: string, error: unknown): BackupError {
 export function createSyncFileSystemFinder(): FindSyncFileSystem {
   let syncfs: Promise<SyncFileSystem | undefined> | undefined;
   return async (directory) => {
-    if (!localFileSystems.has((await statfs(directory)).type)) return undefined;
+    if (!(await isLocal(directory))) return undefined;
     return await (syncfs ??= loadSyncFileSystem());
   };
 }

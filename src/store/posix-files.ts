@@ -1,11 +1,14 @@
 /** Reading and writing one file of the posix store. Errors of the file system are translated here. */
 import { constants, open, unlink, type FileHandle } from 'node:fs/promises';
 import { BackupError, throwIfAborted } from '../model/errors.ts';
+import { directBytes, isPageAligned } from '../model/page-memory.ts';
 import { attempt, fileMode, posixError, systemCode } from './posix-error.ts';
 
 const writeBytes = 8 * 1024 * 1024;
 /** So much is worth a sync of its own while more is being written. */
 const aheadBytes = 4 * 1024 * 1024;
+/** Less is as well left to the page cache. */
+export const leastDirectBytes = 1024 * 1024;
 const pieceBytes = 1024 * 1024;
 /** What is read at a time into memory that is there already; an abort is heard after that. */
 const intoBytes = 4 * 1024 * 1024;
@@ -25,23 +28,50 @@ export type NewFile = {
   discard(): Promise<void>;
 };
 
-/** Creates `path`, which must not exist. */
-export async function createFile(path: string): Promise<NewFile> {
+/**
+ * Creates `path`, which must not exist. With `direct`, long writes from memory that begins on a page go past the page cache, until the
+ * file system refuses one: objects are not read again soon, would push out what is, and are copied once less.
+ */
+export async function createFile(path: string, direct: boolean): Promise<NewFile> {
   const action = `write ${path}`;
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
   const handle = await attempt(`create ${path}`, open(path, flags, fileMode));
   let position = 0;
   let ahead: { readonly running: Promise<void>; readonly upTo: number } | undefined;
   let isSyncing = false;
+  const writeFrom = async (to: FileHandle, bytes: Buffer, signal: AbortSignal): Promise<void> => {
+    for (let at = 0; at < bytes.length;) {
+      throwIfAborted(signal);
+      const length = Math.min(writeBytes, bytes.length - at);
+      const { bytesWritten } = await to.write(bytes, at, length, position);
+      at += bytesWritten;
+      position += bytesWritten;
+    }
+  };
+  /** Writes whole pages; returns how many bytes, fewer where the file system does not take them in this way. */
+  const writeDirect = async (bytes: Buffer, signal: AbortSignal): Promise<number> => {
+    const pages = bytes.subarray(0, bytes.length - (bytes.length % directBytes));
+    if (!direct || pages.length === 0 || !isPageAligned(position, pages)) return 0;
+    const before = position;
+    const flag = constants.O_WRONLY | constants.O_DIRECT | constants.O_NOFOLLOW;
+    const past = await open(path, flag).catch(() => undefined);
+    if (past === undefined) return 0;
+    try {
+      await writeFrom(past, pages, signal);
+    } catch (error) {
+      if (systemCode(error) !== 'EINVAL') throw error;
+    } finally {
+      await past.close();
+    }
+    return position - before;
+  };
   const file: NewFile = {
     async write(bytes, signal) {
-      for (let at = 0; at < bytes.length;) {
-        throwIfAborted(signal);
-        const length = Math.min(writeBytes, bytes.length - at);
-        const { bytesWritten } = await attempt(action, handle.write(bytes, at, length, position));
-        at += bytesWritten;
-        position += bytesWritten;
-      }
+      const work = async () => {
+        const done = await writeDirect(bytes, signal);
+        await writeFrom(handle, bytes.subarray(done), signal);
+      };
+      await attempt(action, work());
     },
     syncAhead() {
       if (isSyncing || position - (ahead?.upTo ?? 0) < aheadBytes) return;

@@ -22,7 +22,8 @@ import {
   type Durability,
 } from './posix-durability.ts';
 import { attempt, posixError, systemCode } from './posix-error.ts';
-import { createFile, readFileInPieces, readFileInto, type NewFile } from './posix-files.ts';
+import { favoursDirectWrites } from './posix-file-systems.ts';
+import { createFile, leastDirectBytes, readFileInPieces, readFileInto, type NewFile } from './posix-files.ts';
 import { createSmallFileWriter } from './posix-writer.ts';
 import { createPosixPlaces, isTemporary, requireFileName, type PosixPlaces } from './posix-places.ts';
 import { createPosixRoot } from './posix-root.ts';
@@ -93,9 +94,10 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
     name: string,
     signal: AbortSignal,
     fill: (file: NewFile) => Promise<void>,
+    direct = false,
   ): Promise<void> => {
     const temporary = join(directory, places.temporaryName());
-    const file = await forgetting(container, createFile(temporary));
+    const file = await forgetting(container, createFile(temporary, direct));
     try {
       await fill(file);
       throwIfAborted(signal);
@@ -146,7 +148,8 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       const directory = await existing(container);
       const small = smallFiles.write(directory, [{ temporary: places.temporaryName(), name, body }]);
       if (small === undefined) {
-        await store(container, directory, name, signal, (file) => file.write(body, signal));
+        const direct = body.length >= leastDirectBytes && (await favoursDirectWrites(directory));
+        await store(container, directory, name, signal, (file) => file.write(body, signal), direct);
       } else await forgetting(container, small);
       await durability.addFile(directory, name, body.length);
     },

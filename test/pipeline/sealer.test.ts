@@ -56,6 +56,22 @@ describe('sealing', () => {
     expect(sealed.map(({ md5 }) => md5)).toEqual(parts.map((part) => hash('md5', part, 'hex')));
   });
 
+  test('bodies of long objects begin on a page as long as the slab has room for that', async () => {
+    const random = createRandom();
+    const noise = (lengthBytes: number) => Buffer.from(random.bytes(lengthBytes));
+    const long = 256 * 1024;
+    const parts = [patternBytes(0, 4096, 1), patternBytes(0, long, 2), noise(4096), noise(long), noise(long)];
+    const sealed = await sealer.seal(jobOf(parts, 'zlib'));
+    const starts = sealed.map(({ body }) => body.byteOffset);
+    expect([starts[1], starts[3]].map((at = 1) => at % 4096)).toEqual([0, 0]);
+    for (const [n, { body, codec }] of sealed.entries()) {
+      expect((codec === 'none' ? body : inflateSync(body)).equals(parts[n] ?? Buffer.alloc(0))).toBe(true);
+    }
+    const full = [noise(4095), noise(long), noise(long)];
+    const kept = await sealer.seal(jobOf(full, 'zlib'));
+    expect(kept.map(({ body }) => body.equals(full.shift() ?? Buffer.alloc(0)))).toEqual([true, true, true]);
+  });
+
   test.for(['zlib', 'zstd', 'bz2'] as const)(
     'an object that %s does not make smaller stays as it is',
     async (codec) => {

@@ -1,6 +1,6 @@
 /**
  * A file system in an image file, mounted by loop: XFS and Btrfs have the reflinks that the default temporary
- * directory may lack. Needs root, xfsprogs and btrfs-progs; with CI=true their absence is a failure, else the
+ * directory may lack. Needs root, xfsprogs, btrfs-progs and e2fsprogs; with CI=true their absence is a failure, else the
  * tests that need them are skipped with a message.
  */
 import { execFile } from 'node:child_process';
@@ -16,7 +16,7 @@ export type LoopMount = {
   unmount(): Promise<void>;
 };
 
-export type LoopFileSystem = 'xfs' | 'btrfs';
+export type LoopFileSystem = 'xfs' | 'btrfs' | 'ext4';
 
 /** tmpfs has neither reflinks nor extents, and fills up quickly. */
 export type MountedFileSystem = LoopFileSystem | 'tmpfs';
@@ -24,6 +24,7 @@ export type MountedFileSystem = LoopFileSystem | 'tmpfs';
 const makers: Readonly<Record<LoopFileSystem, readonly [string, ...string[]]>> = {
   xfs: ['mkfs.xfs', '-q', '-m', 'reflink=1'],
   btrfs: ['mkfs.btrfs', '-q'],
+  ext4: ['mkfs.ext4', '-q'],
 };
 
 /** Why this machine cannot mount images, or null if it can. Throws with CI=true if it cannot. */
@@ -33,7 +34,7 @@ export async function loopMountObstacle(kind: MountedFileSystem): Promise<string
     await mount.unmount();
     return null;
   } catch (error) {
-    const why = `${kind} cannot be mounted here (needs root, loop devices, xfsprogs and btrfs-progs): ${String(error)}`;
+    const why = `${kind} cannot be mounted here (needs root, loop devices, xfsprogs, btrfs-progs and e2fsprogs): ${String(error)}`;
     if (process.env['CI'] === 'true') throw new Error(why, { cause: error });
     console.warn(`SKIPPED: ${why}`);
     return why;

@@ -1,0 +1,22 @@
+/**
+ * Shared memory that begins on a page, as reads and writes past the page cache need it (open(2), O_DIRECT). Node has no other memory
+ * of which that is known than WebAssembly's.
+ */
+
+/** Such memory is a multiple of this long: a page of WebAssembly's. */
+export const memoryUnitBytes = 64 * 1024;
+/** What addresses, lengths and offsets are a multiple of on every disk that there is. */
+export const directBytes = 4096;
+
+/** `bytes` rounded up to whole units. It waits long for the collector, so whoever can keeps it. */
+export function createPageMemory(bytes: number): SharedArrayBuffer {
+  const units = Math.ceil(bytes / memoryUnitBytes);
+  return new WebAssembly.Memory({ initial: units, maximum: units, shared: true }).buffer;
+}
+
+/** True if `bytes`, from `offset` of a file on, can be written past the page cache. */
+export function isPageAligned(offset: number, { buffer, byteOffset, length }: Buffer): boolean {
+  return (
+    buffer instanceof SharedArrayBuffer && [offset, byteOffset, length].every((n) => n % directBytes === 0)
+  );
+}
