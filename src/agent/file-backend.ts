@@ -83,7 +83,6 @@ export async function createFileBackend(options: {
     await threads.close();
     await lock.close();
   };
-  threads.warm();
   const found = await probe(threads, snapshots.temporary).catch((error: unknown) => {
     throw translateFileError(error, `directory ${root}`);
   });

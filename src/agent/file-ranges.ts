@@ -104,67 +104,56 @@ async function* changedRanges(walk: Walk): FoundExtents {
     const previousFd = previous.handle.fd;
     common = commonLength(request, previous.record.size_bytes);
     const fds = { previousFd, currentFd };
-    const byBytes = ({ from, end }: Range): FileStep => ({ ...fds, kind: 'bytes', from, end, blockSize });
-    if (method === 'bytes') yield* decided(steps(run, byBytes, [{ from: startOffset, end: common }]));
-    else {
-      const byExtents = ({ from, end }: Range): FileStep => ({ ...fds, kind: 'extents', from, end });
-      const parts = inParts(startOffset, common, blockSize);
-      for await (const some of steps(run, byExtents, parts)) {
+    const byBytes = (from: number, end: number): FileStep => ({
+      ...fds,
+      kind: 'bytes',
+      from,
+      end,
+      blockSize,
+    });
+    if (method === 'bytes') {
+      yield* decided(steps(run, (from) => byBytes(from, common), startOffset, common));
+    } else {
+      // In one thread: two of them wait for each other in the file system at every extent.
+      const byExtents = (from: number): FileStep => ({ ...fds, kind: 'extents', from, end: common });
+      for await (const some of steps(run, byExtents, startOffset, common)) {
         let sure: TypedExtent[] = [];
         for (const extent of some) {
           if (extent.flag !== stepFlags.unsure) sure.push(typed(extent));
           else {
             yield sure;
             sure = [];
-            const range = { from: down(extent.offset, blockSize), end: endOf(extent) };
-            yield* within(extent, decided(steps(run, byBytes, [range])));
+            const [from, end] = [down(extent.offset, blockSize), endOf(extent)];
+            yield* within(extent, decided(steps(run, (at) => byBytes(at, end), from, end)));
           }
         }
         yield sure;
       }
     }
   }
-  const byHoles = ({ from, end }: Range): FileStep => ({ kind: 'allocation', fd: currentFd, from, end });
-  yield* decided(steps(run, byHoles, [{ from: Math.max(startOffset, common), end: lengthBytes }]));
+  const byHoles = (from: number): FileStep => ({ kind: 'allocation', fd: currentFd, from, end: lengthBytes });
+  yield* decided(steps(run, byHoles, Math.max(startOffset, common), lengthBytes));
 }
 
 type FlaggedExtent = Extent & { readonly flag: number };
-type Range = { readonly from: number; readonly end: number };
 
-/** Two parts of whole blocks, for two threads. */
-function inParts(from: number, end: number, blockSize: number): readonly Range[] {
-  const middle = Math.max(from, down((from + end) / 2, blockSize));
-  return [
-    { from, end: middle },
-    { from: middle, end },
-  ];
-}
-
-/**
- * Takes steps through each of the ranges, which follow each other. The first step of every range runs at once, and the next
- * one of a range while the extents of the last are used.
- */
+/** Takes steps from `from` until one has come to `end`. The next step runs while the extents of the last are used. */
 async function* steps(
   run: Walk['run'],
-  make: (range: Range) => FileStep,
-  ranges: readonly Range[],
+  make: (from: number) => FileStep,
+  from: number,
+  end: number,
 ): AsyncGenerator<readonly FlaggedExtent[]> {
-  const begin = (from: number, end: number) => {
-    const running = from < end ? run(make({ from, end })) : undefined;
-    running?.catch(() => {});
-    return running;
-  };
-  const begun = ranges.map(({ from, end }) => ({ end, ahead: begin(from, end) }));
+  let ahead = from < end ? run(make(from)) : undefined;
   try {
-    for (const part of begun) {
-      while (part.ahead !== undefined) {
-        const { next, extents } = await part.ahead;
-        part.ahead = begin(next, part.end);
-        yield flagged(extents);
-      }
+    while (ahead !== undefined) {
+      const { next, extents } = await ahead;
+      ahead = next < end ? run(make(next)) : undefined;
+      ahead?.catch(() => {});
+      yield flagged(extents);
     }
   } finally {
-    await Promise.allSettled(begun.flatMap(({ ahead }) => (ahead === undefined ? [] : [ahead])));
+    await Promise.allSettled([ahead]);
   }
 }
 
