@@ -1,14 +1,12 @@
 /** Reading and writing one file of the posix store. Errors of the file system are translated here. */
 import { constants, open, unlink, type FileHandle } from 'node:fs/promises';
 import { BackupError, throwIfAborted } from '../model/errors.ts';
-import { directBytes, isPageAligned } from '../model/page-memory.ts';
+import type { DirectWrites, WritePiece } from './posix-direct.ts';
 import { attempt, fileMode, posixError, systemCode } from './posix-error.ts';
 
 const writeBytes = 8 * 1024 * 1024;
 /** So much is worth a sync of its own while more is being written. */
 const aheadBytes = 4 * 1024 * 1024;
-/** Less is as well left to the page cache. */
-export const leastDirectBytes = 1024 * 1024;
 const pieceBytes = 1024 * 1024;
 /** What is read at a time into memory that is there already; an abort is heard after that. */
 const intoBytes = 4 * 1024 * 1024;
@@ -28,51 +26,25 @@ export type NewFile = {
   discard(): Promise<void>;
 };
 
-/**
- * Creates `path`, which must not exist. With `direct`, long writes from memory that begins on a page go past the page cache, until the
- * file system refuses one: objects are not read again soon, would push out what is, and are copied once less.
- */
-export async function createFile(path: string, direct: boolean): Promise<NewFile> {
+/** Creates `path`, which must not exist. With `direct`, what can goes past the page cache. */
+export async function createFile(path: string, direct: DirectWrites | null): Promise<NewFile> {
   const action = `write ${path}`;
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL;
   const handle = await attempt(`create ${path}`, open(path, flags, fileMode));
   let position = 0;
   let ahead: { readonly running: Promise<void>; readonly upTo: number } | undefined;
   let isSyncing = false;
-  const writeFrom = async (to: FileHandle, bytes: Buffer, signal: AbortSignal): Promise<void> => {
-    for (let at = 0; at < bytes.length;) {
-      throwIfAborted(signal);
-      const length = Math.min(writeBytes, bytes.length - at);
-      const { bytesWritten } = await to.write(bytes, at, length, position);
-      at += bytesWritten;
-      position += bytesWritten;
+  const writeAll = async (bytes: Buffer, signal: AbortSignal): Promise<void> => {
+    const past = (await direct?.write(handle, bytes, position, writePiece, signal)) ?? 0;
+    position += past;
+    for (let at = past; at < bytes.length;) {
+      const written = await writePiece(handle, bytes.subarray(at), position, signal);
+      at += written;
+      position += written;
     }
-  };
-  /** Writes whole pages; returns how many bytes, fewer where the file system does not take them in this way. */
-  const writeDirect = async (bytes: Buffer, signal: AbortSignal): Promise<number> => {
-    const pages = bytes.subarray(0, bytes.length - (bytes.length % directBytes));
-    if (!direct || pages.length === 0 || !isPageAligned(position, pages)) return 0;
-    const before = position;
-    const flag = constants.O_WRONLY | constants.O_DIRECT | constants.O_NOFOLLOW;
-    const past = await open(path, flag).catch(() => undefined);
-    if (past === undefined) return 0;
-    try {
-      await writeFrom(past, pages, signal);
-    } catch (error) {
-      if (systemCode(error) !== 'EINVAL') throw error;
-    } finally {
-      await past.close();
-    }
-    return position - before;
   };
   const file: NewFile = {
-    async write(bytes, signal) {
-      const work = async () => {
-        const done = await writeDirect(bytes, signal);
-        await writeFrom(handle, bytes.subarray(done), signal);
-      };
-      await attempt(action, work());
-    },
+    write: (bytes, signal) => attempt(action, writeAll(bytes, signal)),
     syncAhead() {
       if (isSyncing || position - (ahead?.upTo ?? 0) < aheadBytes) return;
       isSyncing = true;
@@ -110,6 +82,13 @@ export async function createFile(path: string, direct: boolean): Promise<NewFile
     throw error;
   }
 }
+
+/** Writes the begin of `bytes`, at most 8 MiB of it, at `position`; returns how much. */
+const writePiece: WritePiece = async (to, bytes, position, signal) => {
+  throwIfAborted(signal);
+  const { bytesWritten } = await to.write(bytes, 0, Math.min(writeBytes, bytes.length), position);
+  return bytesWritten;
+};
 
 /** Reads all of `path` into `target`; returns its size, and reads nothing of a file that is longer. */
 export async function readFileInto(path: string, target: Buffer, signal: AbortSignal): Promise<number> {

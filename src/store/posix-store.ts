@@ -15,6 +15,7 @@ import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { CheckableStore } from './check-store.ts';
 import type { ObjectStore, StoredObject } from './object-store.ts';
+import { createDirectWrites, type DirectWrites } from './posix-direct.ts';
 import {
   createDurability,
   createSyncFileSystemFinder,
@@ -22,8 +23,7 @@ import {
   type Durability,
 } from './posix-durability.ts';
 import { attempt, posixError, systemCode } from './posix-error.ts';
-import { favoursDirectWrites } from './posix-file-systems.ts';
-import { createFile, leastDirectBytes, readFileInPieces, readFileInto, type NewFile } from './posix-files.ts';
+import { createFile, readFileInPieces, readFileInto, type NewFile } from './posix-files.ts';
 import { createSmallFileWriter } from './posix-writer.ts';
 import { createPosixPlaces, isTemporary, requireFileName, type PosixPlaces } from './posix-places.ts';
 import { createPosixRoot } from './posix-root.ts';
@@ -55,6 +55,7 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
   const root = createPosixRoot(resolve(options.directory));
   const durability = createDurability(createSyncFileSystemFinder());
   const smallFiles = createSmallFileWriter();
+  const direct = createDirectWrites();
   const { log } = options;
 
   const existing = async (container: string): Promise<string> => {
@@ -94,10 +95,10 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
     name: string,
     signal: AbortSignal,
     fill: (file: NewFile) => Promise<void>,
-    direct = false,
+    past: DirectWrites | null = null,
   ): Promise<void> => {
     const temporary = join(directory, places.temporaryName());
-    const file = await forgetting(container, createFile(temporary, direct));
+    const file = await forgetting(container, createFile(temporary, past));
     try {
       await fill(file);
       throwIfAborted(signal);
@@ -148,8 +149,8 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
       const directory = await existing(container);
       const small = smallFiles.write(directory, [{ temporary: places.temporaryName(), name, body }]);
       if (small === undefined) {
-        const direct = body.length >= leastDirectBytes && (await favoursDirectWrites(directory));
-        await store(container, directory, name, signal, (file) => file.write(body, signal), direct);
+        const past = (await direct.favours(directory, body.length)) ? direct : null;
+        await store(container, directory, name, signal, (file) => file.write(body, signal), past);
       } else await forgetting(container, small);
       await durability.addFile(directory, name, body.length);
     },

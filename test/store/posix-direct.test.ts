@@ -1,12 +1,13 @@
 /** Long objects in memory that begins on a page go past the page cache, where the file system favours that; all come back as they were. */
 import { execFile } from 'node:child_process';
-import { mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm, stat, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { createLogger } from '../../src/log.ts';
 import { createPageMemory } from '../../src/model/page-memory.ts';
+import { createDirectWrites } from '../../src/store/posix-direct.ts';
 import { createFile } from '../../src/store/posix-files.ts';
 import { favoursDirectWrites } from '../../src/store/posix-file-systems.ts';
 import { createPosixStore } from '../../src/store/posix-store.ts';
@@ -83,7 +84,7 @@ for (const [kind, favoured] of [
       await putAndRead(mount.directory);
       expect(await favoursDirectWrites(mount.directory)).toBe(favoured);
       const path = join(mount.directory, 'fresh');
-      const file = await createFile(path, favoured);
+      const file = await createFile(path, favoured ? createDirectWrites() : null);
       await file.write(body(8 * mebibyte + 100, 0), signal);
       await file.close();
       const cached = await cachedBytes(path);
@@ -100,14 +101,123 @@ test('a place that cannot be looked at favours nothing', async () => {
 test('a write that was called off ends as cancelled, past the page cache as through it', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'posix-direct-'));
   try {
-    for (const direct of [true, false]) {
-      const file = await createFile(join(directory, `${direct}`), direct);
+    for (const direct of [createDirectWrites(), null]) {
+      const file = await createFile(join(directory, `${direct === null}`), direct);
       await expect(file.write(body(mebibyte, 0), AbortSignal.abort())).rejects.toMatchObject({
         code: 'cancelled',
       });
       await file.discard();
     }
+    expect(await readdir(directory)).toEqual([]);
   } finally {
     await rm(directory, { recursive: true });
   }
+});
+
+/** Opens a file past the cache for so many bytes; the next write is answered with `code`. */
+function endingAfter(bytes: number, code: string, opened: { count: number; open: number }) {
+  return async (handle: FileHandle) => {
+    let left = bytes;
+    opened.count += 1;
+    opened.open += 1;
+    const write = async (buffer: Buffer, from: number, length: number, position: number) => {
+      if (left <= 0) throw Object.assign(new Error(code), { code });
+      const most = Math.min(length, left);
+      const { bytesWritten } = await handle.write(buffer, from, most, position);
+      left -= bytesWritten;
+      return { bytesWritten, buffer };
+    };
+    return {
+      write: write as FileHandle['write'],
+      close: async () => {
+        opened.open -= 1;
+      },
+    };
+  };
+}
+
+describe('a file system that refuses direct writes', () => {
+  let directory: string;
+  beforeEach(async () => {
+    directory = await mkdtemp(join(tmpdir(), 'posix-direct-'));
+  });
+  afterEach(() => rm(directory, { recursive: true }));
+
+  test.each([
+    ['at once', 0],
+    ['after some pages', 4096 * 300],
+    ['after the first piece, and a short write', 8 * mebibyte + 4096],
+  ])('%s gets the rest through the cache, and is not asked again', async (_when, bytes) => {
+    const opened = { count: 0, open: 0 };
+    const direct = createDirectWrites(endingAfter(bytes, 'EINVAL', opened));
+    for (const name of ['a', 'b']) {
+      const content = body(10 * mebibyte + 333, 0);
+      const file = await createFile(join(directory, name), direct);
+      await file.write(content, signal);
+      await file.write(Buffer.from('and more'), signal);
+      await file.close();
+      const written = await readFile(join(directory, name));
+      expect(written.equals(Buffer.concat([content, Buffer.from('and more')]))).toBe(true);
+    }
+    expect(opened).toEqual({ count: 1, open: 0 });
+    expect(await direct.favours(directory, 2 * mebibyte)).toBe(false);
+  });
+
+  test('with another error than a refusal fails the write, and leaves nothing open', async () => {
+    const opened = { count: 0, open: 0 };
+    const direct = createDirectWrites(endingAfter(mebibyte, 'EIO', opened));
+    const file = await createFile(join(directory, 'a'), direct);
+    await expect(file.write(body(4 * mebibyte, 0), signal)).rejects.toMatchObject({
+      code: 'store-unavailable',
+    });
+    await file.discard();
+    expect(opened).toEqual({ count: 1, open: 0 });
+    expect(await readdir(directory)).toEqual([]);
+  });
+
+  test('never has more than three of them in the pool, whatever is asked for', async () => {
+    let running = 0;
+    let most = 0;
+    const direct = createDirectWrites(async (handle) => {
+      running += 1;
+      most = Math.max(most, running);
+      return {
+        write: handle.write.bind(handle),
+        close: async () => {
+          running -= 1;
+        },
+      };
+    });
+    const content = body(mebibyte, 0);
+    const files = await Promise.all(
+      Array.from({ length: 12 }, (_, n) => createFile(join(directory, `${n}`), direct)),
+    );
+    await Promise.all(files.map((file) => file.write(content, signal)));
+    await Promise.all(files.map((file) => file.close()));
+    expect(most).toBe(3);
+  });
+});
+
+const obstacle = await loopMountObstacle('xfs');
+describe.skipIf(obstacle !== null)('on XFS', () => {
+  test('a full disk is store-full in the middle of a direct write, and nothing is left behind', async () => {
+    await using cleanup = new AsyncDisposableStack();
+    const mount = await mountLoop('xfs', { sizeBytes: 320 * mebibyte });
+    cleanup.defer(() => mount.unmount());
+    const store = createPosixStore({ directory: mount.directory, log });
+    cleanup.defer(() => store.close());
+    await store.adopt(signal);
+    await store.ensureContainer(container, signal);
+    const content = body(25 * mebibyte, 0);
+    const names: string[] = [];
+    const fill = async () => {
+      for (let n = 0; n < 20; n += 1) {
+        await store.put(container, `a-${n}`, content, { signal });
+        names.push(`a-${n}`);
+      }
+    };
+    await expect(fill()).rejects.toMatchObject({ code: 'store-full' });
+    const left = await readdir(join(mount.directory, container));
+    expect(left.toSorted()).toEqual(names.toSorted());
+  });
 });

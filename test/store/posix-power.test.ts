@@ -1,8 +1,10 @@
 import { execFile } from 'node:child_process';
+import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { createLogger } from '../../src/log.ts';
+import { createPageMemory } from '../../src/model/page-memory.ts';
 import { createPosixStore, type PosixStore } from '../../src/store/posix-store.ts';
 import { listedKeys } from '../../src/store/listed-keys.ts';
 import { loopMountObstacle, mountLoop, type LoopMount } from '../support/loop-mount.ts';
@@ -29,6 +31,25 @@ describe.skipIf(obstacle !== null)('a power failure', () => {
     await run('umount', [mount.directory]);
     await run('mount', ['-o', 'loop', join(dirname(mount.directory), 'image'), mount.directory]);
   };
+
+  test('takes nothing of long objects that were put past the page cache and flushed, their last bytes neither', async () => {
+    const before = open();
+    await before.adopt(signal);
+    await before.ensureContainer(container, signal);
+    const bodies = [1_048_576, 9 * 1_048_576 + 777, 20 * 1_048_576 + 1].map((lengthBytes) => {
+      const body = Buffer.from(createPageMemory(lengthBytes), 0, lengthBytes);
+      patternBytes(lengthBytes, lengthBytes).copy(body);
+      return body;
+    });
+    for (const [n, body] of bodies.entries()) await before.put(container, `long-${n}`, body, { signal });
+    await before.flush(container, signal);
+    await before.close();
+    await failPower();
+    for (const [n, body] of bodies.entries()) {
+      const found = await readFile(join(mount.directory, container, `long-${n}`));
+      expect(found.equals(body), `long-${n}`).toBe(true);
+    }
+  });
 
   test('brings back nothing that was removed and flushed', async () => {
     const before = open();
