@@ -17,7 +17,7 @@ const blockStateAt = 21160;
 const blockFinish = 5;
 
 /** Less than this is small: the higher levels take as long to begin as to compress it. */
-const smallBytes = 256 * 1024;
+export const smallBytes = 256 * 1024;
 
 /** `level` is 0 to 3, `smallLevel` that of small bodies. Undefined where the library is absent. */
 export function openIsal(

@@ -2,7 +2,7 @@
 import { deflateSync, inflateSync } from 'node:zlib';
 import type { Codec } from '../../model/codec.ts';
 import type { BodyCodec } from './body-codec.ts';
-import { openIsal } from './deflate-isal.ts';
+import { openIsal, smallBytes } from './deflate-isal.ts';
 import { openLibdeflate } from './deflate-libdeflate.ts';
 import { openBzip2 } from './native-bzip2.ts';
 import { loadNativeLibraries, type NativeLibraries } from './native-library.ts';
@@ -55,30 +55,38 @@ function openZlib(native: NativeLibraries | undefined, effort: DeflateEffort): B
   };
 }
 
-function sample(): Buffer {
-  const bytes = Buffer.alloc(100_000);
+/** Bodies of both levels that a library may use. */
+const sampleBytes = [100_000, 2 * smallBytes];
+
+function sample(lengthBytes: number): Buffer {
+  const bytes = Buffer.alloc(lengthBytes);
   for (let at = 0; at < bytes.length; at += 4) bytes.writeUInt32LE((at * 2_654_435_761) % 40_009, at);
   return bytes;
 }
 
-function compresses(one: Pick<BodyCodec, 'compress'>): boolean {
-  const bytes = sample();
-  const body = Buffer.alloc(bytes.length);
-  const length = one.compress(bytes, body);
-  try {
-    return length !== null && inflateSync(body.subarray(0, length)).equals(bytes);
-  } catch {
-    return false;
-  }
+/** Whether Node's zlib reads what it makes, of every length that it treats alike. */
+export function compresses(one: Pick<BodyCodec, 'compress'>): boolean {
+  return sampleBytes.every((lengthBytes) => {
+    const bytes = sample(lengthBytes);
+    const body = Buffer.alloc(bytes.length);
+    try {
+      const length = one.compress(bytes, body);
+      return length !== null && inflateSync(body.subarray(0, length)).equals(bytes);
+    } catch {
+      return false;
+    }
+  });
 }
 
 function decompresses(one: Pick<BodyCodec, 'decompress'>): boolean {
-  const bytes = sample();
-  const output = Buffer.alloc(bytes.length);
-  try {
-    one.decompress(deflateSync(bytes), output);
-    return output.equals(bytes);
-  } catch {
-    return false;
-  }
+  return sampleBytes.every((lengthBytes) => {
+    const bytes = sample(lengthBytes);
+    const output = Buffer.alloc(bytes.length);
+    try {
+      one.decompress(deflateSync(bytes), output);
+      return output.equals(bytes);
+    } catch {
+      return false;
+    }
+  });
 }
