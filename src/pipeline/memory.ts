@@ -1,7 +1,7 @@
 /**
  * The memory of the pipelines. All operations of a process share one budget, the declared ceiling:
  *
- *   slab      = min(25 MiB, ceiling / 10), in whole blocks; no object of data of ours is larger, whatever size is configured.
+ *   slab      = min(25 MiB, ceiling / 10), in whole blocks, and up to whole 64 KiB; no object of data of ours is larger, whatever size is configured.
  *               Objects of zeros, which take no slab, are up to 50 MiB
  *   fixed     = 8 MiB and the digests of one slab's blocks for each slab: hash lists on their way, batches of a comparison
  *   backup    = fixed + slabs:  at least 2 (volume bytes, and the bodies made of them), at most 2 * (threads + 1);

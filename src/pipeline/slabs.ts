@@ -1,6 +1,6 @@
 /** The slabs of one operation: its least belongs to it, each one more is borrowed from the common budget for one use. See memory.ts. */
 import type { Budget } from '../async/limit.ts';
-import { cancelledBy, invariant } from '../model/errors.ts';
+import { BackupError, cancelledBy, invariant } from '../model/errors.ts';
 import type { MemoryNeed } from './memory.ts';
 import type { SlabShelf } from './sealer.ts';
 
@@ -39,10 +39,16 @@ export async function openSlabs(
   const count = new Map<SlabUse, number>();
   const waiting = new Map<SlabUse, ((held: Held) => void)[]>();
   const most = Math.floor(need.mostSlabs / uses.length);
-  for (const use of uses) {
-    idle.set(use, [{ memory: shelf.take(need.slabBytes), release: null }]);
-    count.set(use, 1);
-    waiting.set(use, []);
+  try {
+    for (const use of uses) {
+      idle.set(use, [{ memory: shelf.take(need.slabBytes), release: null }]);
+      count.set(use, 1);
+      waiting.set(use, []);
+    }
+  } catch (error) {
+    for (const held of [...idle.values()].flat()) shelf.put(held.memory);
+    releaseLeast();
+    throw noMemory(need, error);
   }
   let lent = 0;
 
@@ -83,8 +89,9 @@ export async function openSlabs(
       if (ready !== undefined) return lend(use, ready);
       const release = (count.get(use) ?? 0) < most ? budget.tryAcquire(need.slabCost) : undefined;
       if (release !== undefined) {
+        const memory = takeOrRelease(shelf, need, release);
         count.set(use, (count.get(use) ?? 0) + 1);
-        return lend(use, { memory: shelf.take(need.slabBytes), release });
+        return lend(use, { memory, release });
       }
       return new Promise((resolve, reject) => {
         const queue = waiting.get(use) ?? [];
@@ -106,4 +113,21 @@ export async function openSlabs(
       releaseLeast();
     },
   };
+}
+
+function takeOrRelease(shelf: SlabShelf, need: MemoryNeed, release: () => void): SharedArrayBuffer {
+  try {
+    return shelf.take(need.slabBytes);
+  } catch (error) {
+    release();
+    throw noMemory(need, error);
+  }
+}
+
+function noMemory({ slabBytes }: MemoryNeed, cause: unknown): BackupError {
+  return new BackupError(
+    'limit-exceeded',
+    `the system gives no ${slabBytes} bytes of memory for a buffer: raise the memory limits of the process (LimitAS, MemoryMax), or lower its memory ceiling`,
+    { cause },
+  );
 }

@@ -98,6 +98,32 @@ describe('slabs of an operation', () => {
     slabs.close();
   });
 
+  test('memory that the system does not give is an error with a remedy, and costs the budget nothing', async () => {
+    const budget = createBudget(100 * mebibyte);
+    let given = 0;
+    const shelf = {
+      take(bytes: number): SharedArrayBuffer {
+        if (given === 2) throw new RangeError('could not allocate memory');
+        given += 1;
+        return new SharedArrayBuffer(bytes);
+      },
+      put: () => {
+        given -= 1;
+      },
+    };
+    const slabs = await openSlabs(budget, shelf, need, ['volume', 'body'], signal);
+    const first = await slabs.take('volume', signal);
+    const refusal = { code: 'limit-exceeded', message: expect.stringMatching(/LimitAS/) };
+    await expect(slabs.take('volume', signal)).rejects.toMatchObject(refusal);
+    expect(budget.held).toBe(need.leastBytes);
+    const held = budget.held;
+    await expect(openSlabs(budget, shelf, need, ['volume', 'body'], signal)).rejects.toMatchObject(refusal);
+    expect(budget.held).toBe(held);
+    first.free();
+    slabs.close();
+    expect([budget.held, given]).toEqual([0, 0]);
+  });
+
   test('a slab that is still in use at the end is a bug', async () => {
     const slabs = await openSlabs(createBudget(need.leastBytes), sealer.shelf, need, ['volume'], signal);
     const slab = await slabs.take('volume', signal);
