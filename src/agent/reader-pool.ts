@@ -51,10 +51,10 @@ export type ReaderPool = {
 const maxEntries = 2048;
 const digestJobBytes = 8 * 1024 * 1024;
 const maxDigestsPerFrame = 4096;
-/** Buffers have one size, which fits every job of the usual block sizes; what needs more is made for its job alone. */
+/** Buffers have this size, which fits every job of the usual block sizes, or a multiple of it. */
 const bufferBytes = dataFrameBytes + 256 * 1024;
 /** Shared memory that is dropped waits for the collectors of all threads: so buffers are kept, those of some 20 streams. */
-const keptBuffers = 128;
+const keptBytes = 128 * bufferBytes;
 /** A worker does one job while the bytes of the others are on their way from a cluster. */
 const jobsPerWorker = 4;
 /** Jobs of a stream that wait for a cluster, beside one for each thread: its answers take longer than those of a disk. */
@@ -69,14 +69,23 @@ export function createReaderPool(options: { readonly threads?: number | undefine
     threads: options.threads ?? defaultReaderThreads,
     jobsPerWorker,
   });
-  const free: SharedArrayBuffer[] = [];
+  const free = new Map<number, SharedArrayBuffer[]>();
+  let freeBytes = 0;
 
-  const take = (size: number): SharedArrayBuffer => {
-    if (size > bufferBytes) return new SharedArrayBuffer(size);
-    return free.pop() ?? new SharedArrayBuffer(bufferBytes);
+  const take = (least: number): SharedArrayBuffer => {
+    const size = Math.ceil(least / bufferBytes) * bufferBytes;
+    const kept = free.get(size)?.pop();
+    if (kept === undefined) return new SharedArrayBuffer(size);
+    freeBytes -= size;
+    return kept;
   };
   const give = (buffer: SharedArrayBuffer) => {
-    if (buffer.byteLength === bufferBytes && free.length < keptBuffers) free.push(buffer);
+    const size = buffer.byteLength;
+    if (freeBytes + size > keptBytes) return;
+    freeBytes += size;
+    const same = free.get(size);
+    if (same === undefined) free.set(size, [buffer]);
+    else same.push(buffer);
   };
 
   const read = async (request: ReadRequest, batch: Batch, signal: AbortSignal): Promise<Filled> => {
@@ -138,7 +147,7 @@ export function createReaderPool(options: { readonly threads?: number | undefine
     },
     warm: () => pool.warm(),
     async close() {
-      free.length = 0;
+      free.clear();
       await pool.close();
     },
   };

@@ -76,17 +76,23 @@ export function namedExtents(
 /** Long data goes to the readers while its end is still being looked for. */
 const holdBytes = 4 * 1024 * 1024;
 
-/** Found extents on block boundaries, from `start_offset` on: an array of an array. */
+/** Extents that are all known and can be gone through again, or come as they are found. */
+export type BlockExtents = Iterable<TypedExtent> | AsyncIterable<TypedExtent>;
+
+/** Found extents on block boundaries, from `start_offset` on; those of an array are made when they are gone through. */
 export function wholeBlocks(
   extents: FoundRanges['extents'],
   { block_size, length, start_offset }: StreamShape,
   mergeGapBytes: number,
-): FoundRanges['extents'] {
+): BlockExtents {
   if (Symbol.asyncIterator in extents) {
     const widener = createBlockWidener(block_size, length, mergeGapBytes, holdBytes);
     return widened(extents, widener, start_offset);
   }
-  return [...fromOffset(toBlockExtents(extents, block_size, length, mergeGapBytes), start_offset)];
+  return {
+    [Symbol.iterator]: () =>
+      fromOffset(toBlockExtents(extents, block_size, length, mergeGapBytes), start_offset),
+  };
 }
 
 async function* widened(
@@ -99,7 +105,7 @@ async function* widened(
 }
 
 /** The sums of extents that are all known, or null. */
-export function plannedBytes(extents: FoundRanges['extents']): {
+export function plannedBytes(extents: BlockExtents): {
   data_bytes: number | null;
   zero_bytes: number | null;
 } {
