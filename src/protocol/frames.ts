@@ -154,6 +154,21 @@ function corruptFrame(what: string): BackupError {
   return new BackupError('corrupt', `agent stream: ${what}; check the network path and the agent's version`);
 }
 
+const versionAt = 6;
+
+function requirePreamble(seen: Buffer): void {
+  if (seen.equals(preamble)) return;
+  const version = seen[versionAt] ?? 0;
+  const isOther = Buffer.from(seen)
+    .fill(preamble[versionAt] ?? 0, versionAt, versionAt + 1)
+    .equals(preamble);
+  if (!isOther) throw corruptFrame('it does not start with the preamble: this is not an agent');
+  throw new BackupError(
+    'version-unsupported',
+    `agent stream: the other side speaks version ${version} of the frames, this one version ${preamble[versionAt] ?? 0}: run the same version of cinder-delta as service and as agent`,
+  );
+}
+
 export type FrameDecoder = {
   /** Frames that became whole with `bytes`, one at a time; each must be used before the next is asked for. */
   push(bytes: Uint8Array): Generator<Frame>;
@@ -170,8 +185,8 @@ export type FrameDecoder = {
 export const payloadBufferBytes = dataFrameBytes + 64 * 1024;
 
 /**
- * Decodes a stream that is fed in pieces of any size, into `first` as long as payloads fit. Throws `corrupt` on anything that is not a
- * well-formed frame.
+ * Decodes a stream that is fed in pieces of any size, into `first` as long as payloads fit. Throws `version-unsupported` for a preamble
+ * of another version, and `corrupt` on anything else that is not a well-formed frame.
  */
 export function createFrameDecoder(first: Buffer = Buffer.allocUnsafeSlow(payloadBufferBytes)): FrameDecoder {
   const head = Buffer.alloc(headerBytes);
@@ -216,11 +231,7 @@ export function createFrameDecoder(first: Buffer = Buffer.allocUnsafeSlow(payloa
         if (seen < wanted) return;
         seen = 0;
         if (stage === 'preamble') {
-          if (!head.subarray(0, preamble.length).equals(preamble)) {
-            throw corruptFrame(
-              'it does not start with the preamble: this is not an agent, or not this version',
-            );
-          }
+          requirePreamble(head.subarray(0, preamble.length));
           stage = 'header';
           wanted = headerBytes;
           continue;

@@ -32,6 +32,9 @@ function hasItsDigest({ digests: said, data, type }: Seen): boolean {
   return type !== 'data' || said === '' || hash('sha256', Buffer.from(data, 'hex'), 'hex') === said;
 }
 
+/** Where the preamble has its version. */
+const versionAt = 6;
+
 const block = patternBytes(1024, 700, 3);
 const digest = hash('sha256', block, 'buffer');
 const digests = Buffer.concat([digest, hash('sha256', digest, 'buffer')]);
@@ -161,10 +164,17 @@ describe('frame decoding', () => {
         const matches = seen.every(hasItsDigest);
         whole = decoder.atBoundary && seen.length === expected.length && matches;
       } catch (error) {
-        expect(error).toMatchObject({ code: 'corrupt', retryable: false });
+        const code = at === versionAt ? 'version-unsupported' : 'corrupt';
+        expect(error).toMatchObject({ code, retryable: false });
       }
       expect(whole, `byte ${at}`).toBe(false);
     }
+  });
+
+  test('names both versions where the preamble is that of another one', () => {
+    const other = Buffer.from(preamble);
+    other[versionAt] = 1;
+    expect(() => decode(other)).toThrow(/version 1 of the frames, this one version 2: run the same version/);
   });
 
   test('refuses a stream without the preamble at once', () => {
