@@ -39,16 +39,14 @@ export async function openSlabs(
   const count = new Map<SlabUse, number>();
   const waiting = new Map<SlabUse, ((held: Held) => void)[]>();
   const most = Math.floor(need.mostSlabs / uses.length);
-  try {
-    for (const use of uses) {
-      idle.set(use, [{ memory: shelf.take(need.slabBytes), release: null }]);
-      count.set(use, 1);
-      waiting.set(use, []);
-    }
-  } catch (error) {
+  const undo = () => {
     for (const held of [...idle.values()].flat()) shelf.put(held.memory);
     releaseLeast();
-    throw noMemory(need, error);
+  };
+  for (const use of uses) {
+    idle.set(use, [{ memory: takeOrUndo(shelf, need, undo), release: null }]);
+    count.set(use, 1);
+    waiting.set(use, []);
   }
   let lent = 0;
 
@@ -89,7 +87,7 @@ export async function openSlabs(
       if (ready !== undefined) return lend(use, ready);
       const release = (count.get(use) ?? 0) < most ? budget.tryAcquire(need.slabCost) : undefined;
       if (release !== undefined) {
-        const memory = takeOrRelease(shelf, need, release);
+        const memory = takeOrUndo(shelf, need, release);
         count.set(use, (count.get(use) ?? 0) + 1);
         return lend(use, { memory, release });
       }
@@ -115,19 +113,16 @@ export async function openSlabs(
   };
 }
 
-function takeOrRelease(shelf: SlabShelf, need: MemoryNeed, release: () => void): SharedArrayBuffer {
+/** Memory for a slab. Where there is none, what was done for it is undone, and the error is `limit-exceeded`. */
+function takeOrUndo(shelf: SlabShelf, { slabBytes }: MemoryNeed, undo: () => void): SharedArrayBuffer {
   try {
-    return shelf.take(need.slabBytes);
-  } catch (error) {
-    release();
-    throw noMemory(need, error);
+    return shelf.take(slabBytes);
+  } catch (cause) {
+    undo();
+    throw new BackupError(
+      'limit-exceeded',
+      `the system gives no ${slabBytes} bytes of memory for a buffer: raise the memory limits of the process (LimitAS, MemoryMax), or lower its memory ceiling`,
+      { cause },
+    );
   }
-}
-
-function noMemory({ slabBytes }: MemoryNeed, cause: unknown): BackupError {
-  return new BackupError(
-    'limit-exceeded',
-    `the system gives no ${slabBytes} bytes of memory for a buffer: raise the memory limits of the process (LimitAS, MemoryMax), or lower its memory ceiling`,
-    { cause },
-  );
 }
