@@ -4,7 +4,7 @@
  * Jobs are about 1 MiB of data each, whether that is one extent or a thousand scattered blocks. Of one stream at
  * most `threads + 2` jobs run, wait or lie finished until their turn; a reader that does not take its pieces holds
  * everything back. Buffers are shared with the workers, and used again when a piece is released, so a stream
- * holds about (threads + 4) * 1.3 MiB, whatever it reads; one of an RBD snapshot has four jobs more, whose bytes are on
+ * holds about (threads + 4) * 1.3 MiB, or buffers as much longer as its blocks are longer than 1 MiB; one of an RBD snapshot has four jobs more, whose bytes are on
  * their way from the cluster meanwhile.
  */
 import { availableParallelism } from 'node:os';

@@ -37,6 +37,8 @@ import { digestBytes } from '../model/digest.ts';
 export const streamContentType = 'application/vnd.cinder-delta.stream';
 
 export const preamble = Buffer.from('CDSTRM\u0002\n', 'latin1');
+/** Where the preamble has its version. */
+const versionAt = 6;
 export const headerBytes = 32;
 
 /** No frame's payload is longer: 4 MiB of data and the digests of 512-byte blocks. */
@@ -154,18 +156,18 @@ function corruptFrame(what: string): BackupError {
   return new BackupError('corrupt', `agent stream: ${what}; check the network path and the agent's version`);
 }
 
-const versionAt = 6;
-
+/** What stands before and behind the version is that of every version. */
 function requirePreamble(seen: Buffer): void {
   if (seen.equals(preamble)) return;
-  const version = seen[versionAt] ?? 0;
-  const isOther = Buffer.from(seen)
-    .fill(preamble[versionAt] ?? 0, versionAt, versionAt + 1)
-    .equals(preamble);
-  if (!isOther) throw corruptFrame('it does not start with the preamble: this is not an agent');
+  const around = (bytes: Buffer) =>
+    Buffer.concat([bytes.subarray(0, versionAt), bytes.subarray(versionAt + 1)]);
+  if (!around(seen).equals(around(preamble))) {
+    throw corruptFrame('it does not start with the preamble: this is not an agent');
+  }
+  const [version, known] = [seen.readUInt8(versionAt), preamble.readUInt8(versionAt)];
   throw new BackupError(
     'version-unsupported',
-    `agent stream: the other side speaks version ${version} of the frames, this one version ${preamble[versionAt] ?? 0}: run the same version of cinder-delta as service and as agent`,
+    `agent stream: the other side speaks version ${version} of the frames, this one version ${known}: run the same version of cinder-delta as service and as agent`,
   );
 }
 

@@ -64,7 +64,7 @@ async function find(answer: (step: FileStep) => Promise<Pick<FileStepResult, 'ne
 }
 
 describe('changed ranges by extents', () => {
-  test('are told in order, and the next step is taken while the last is used', async () => {
+  test('are told in order, and never two steps run at once', async () => {
     let running = 0;
     const ranges = await find(async (step) => {
       if (step.kind !== 'extents') throw new Error(`no ${step.kind}`);
