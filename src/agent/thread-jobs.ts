@@ -1,8 +1,15 @@
-/** The worker's side of a thread pool: takes jobs from the parent, one after another, and answers each. */
+/**
+ * The worker's side of a thread pool: takes jobs from the parent, one after another, and answers each. It ends by itself
+ * when it is told to: a thread that is terminated while it is inside of a native module (while it loads one, above all)
+ * can take the whole process with it.
+ */
 import { parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { isBackupError, messageOf, type ErrorDetails } from '../model/errors.ts';
 
 export type JobMessage<Job> = { readonly id: number; readonly job: Job };
+
+/** Tells the thread to end: after the job that runs, before those that wait. */
+export const endMessage = 'end';
 
 /** An error on its way between threads: a code of ours, or the errno name of a system call. */
 export type PlainError = {
@@ -30,10 +37,11 @@ export function serveJobs(handle: (job: never) => JobDone): void {
 export function serveJobsAhead(begin: (job: never) => () => JobDone): void {
   const port = parentPort;
   if (port === null) throw new Error('this module runs in a worker thread only');
-  const beginOne = ({
-    id,
-    job,
-  }: JobMessage<never>): { readonly id: number; readonly finish: () => JobDone } => {
+  const beginOne = (
+    message: JobMessage<never> | typeof endMessage,
+  ): { readonly id: number; readonly finish: () => JobDone } => {
+    if (message === endMessage) return process.exit();
+    const { id, job } = message;
     try {
       return { id, finish: begin(job) };
     } catch (error) {
@@ -45,7 +53,7 @@ export function serveJobsAhead(begin: (job: never) => () => JobDone): void {
       };
     }
   };
-  port.on('message', (message: JobMessage<never>) => {
+  port.on('message', (message: JobMessage<never> | typeof endMessage) => {
     const begun = [beginOne(message)];
     for (let one = begun.shift(); one !== undefined; one = begun.shift()) {
       for (let more = receiveMessageOnPort(port); more !== undefined; more = receiveMessageOnPort(port)) {

@@ -7,7 +7,7 @@ import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { BackupError, cancelledBy, isErrorCode } from '../model/errors.ts';
-import type { JobAnswer, JobMessage, PlainError } from './thread-jobs.ts';
+import { endMessage, type JobAnswer, type JobMessage, type PlainError } from './thread-jobs.ts';
 
 export type ThreadPool<Job, Result> = {
   readonly threads: number;
@@ -20,7 +20,7 @@ export type ThreadPool<Job, Result> = {
   run(job: Job, transfer: readonly ArrayBuffer[], signal: AbortSignal): Promise<Result>;
   /** Starts every thread now rather than with the first jobs. */
   warm(): void;
-  /** Ends the threads; jobs that are left fail as `cancelled`. */
+  /** Ends the threads, each after the job that it runs; those that wait fail as `agent-unavailable`. */
   close(): Promise<void>;
 };
 
@@ -139,10 +139,17 @@ export function createThreadPool<Job, Result>(options: {
       for (const task of waiting.splice(0)) task.reject(stopping());
       const leaving = [...members];
       members.clear();
-      await Promise.all(leaving.map(({ worker }) => worker.terminate()));
+      await Promise.all(leaving.map(({ worker }) => ended(worker)));
       for (const { tasks } of leaving) for (const task of tasks.values()) task.reject(stopping());
     },
   };
+}
+
+async function ended(worker: Worker): Promise<void> {
+  const { promise, resolve } = Promise.withResolvers<void>();
+  worker.once('exit', () => resolve());
+  worker.postMessage(endMessage, []);
+  await promise;
 }
 
 function stopping(): BackupError {

@@ -1,4 +1,8 @@
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { mkdtemp, readdir, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { setTimeout } from 'node:timers/promises';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { createThreadPool, type ThreadPool } from '../../src/agent/thread-pool.ts';
 import type { PoolJob, PoolResult } from '../support/pool-worker.ts';
 
@@ -70,14 +74,39 @@ describe('thread pool', () => {
     expect(pool.pending).toBe(0);
   });
 
-  test('fails what runs and what waits when it is closed', async () => {
+  test('lets the jobs that run come to their ends when it is closed, and fails those that wait', async () => {
     const flag = new Int32Array(new SharedArrayBuffer(4));
-    const jobs = Array.from({ length: 6 }, () => pool.run({ kind: 'wait', flag }, [], noAbort));
-    const failed = Promise.all(
-      jobs.map((job) => expect(job).rejects.toMatchObject({ code: 'agent-unavailable' })),
-    );
-    await pool.close();
-    await failed;
+    const begun = new Int32Array(new SharedArrayBuffer(4));
+    const jobs = Array.from({ length: 6 }, () => pool.run({ kind: 'wait', flag, begun }, [], noAbort));
+    const outcomes = Promise.allSettled(jobs);
+    await vi.waitFor(() => expect(Atomics.load(begun, 0)).toBe(2), 10_000);
+    const closing = pool.close();
+    expect(await Promise.race([closing.then(() => 'closed'), setTimeout(100, 'open')])).toBe('open');
+    Atomics.store(flag, 0, 1);
+    Atomics.notify(flag, 0);
+    await closing;
+    const refused = { status: 'rejected', reason: { code: 'agent-unavailable' } };
+    const ended = { status: 'fulfilled' };
+    expect(await outcomes).toMatchObject([ended, ended, refused, refused, refused, refused]);
+    expect(Atomics.load(begun, 0)).toBe(2);
     await expect(echo(1)).rejects.toMatchObject({ code: 'agent-unavailable' });
+  });
+
+  test('lets its threads load their modules to the end before it ends them', async () => {
+    // A thread that was terminated while it loaded a native module took the process with it.
+    const folder = await mkdtemp(join(tmpdir(), 'cinder-delta-pool-'));
+    try {
+      process.env['POOL_WORKER_LOADED'] = folder;
+      const slow = createThreadPool({
+        module: new URL('../support/slow-worker.ts', import.meta.url),
+        threads: 2,
+      });
+      slow.warm();
+      await slow.close();
+      expect(await readdir(folder)).toHaveLength(2);
+    } finally {
+      delete process.env['POOL_WORKER_LOADED'];
+      await rm(folder, { recursive: true });
+    }
   });
 });

@@ -5,7 +5,8 @@ import { serveJobs } from '../../src/agent/thread-jobs.ts';
 export type PoolJob =
   | { readonly kind: 'echo'; readonly value: number; readonly buffer?: ArrayBuffer }
   | { readonly kind: 'ours' | 'system' | 'die' }
-  | { readonly kind: 'wait'; readonly flag: Int32Array };
+  /** `begun` counts those that run or have run. */
+  | { readonly kind: 'wait'; readonly flag: Int32Array; readonly begun?: Int32Array };
 
 export type PoolResult = { readonly value: number; readonly buffer?: ArrayBuffer | undefined };
 
@@ -23,6 +24,7 @@ serveJobs((job: PoolJob) => {
     case 'die':
       return process.exit(3);
     case 'wait':
+      if (job.begun !== undefined) Atomics.add(job.begun, 0, 1);
       Atomics.wait(job.flag, 0, 0);
       return { result: { value: 0 } };
     default:
