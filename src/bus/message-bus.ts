@@ -3,8 +3,8 @@
  *
  * Entry: `openMessageBus`, then `serve` once the caller is ready for requests. The bus decodes and encodes; what a
  * request means is the business of the `dispatch` that the caller gives. Up to four connections: requests in, replies in, all
- * messages out (so that a broker that takes no more messages does not stop requests from coming in), notifications out
- * if they have a broker of their own.
+ * messages out (so that a broker that takes no more messages does not stop requests from coming in), notifications out (so that a
+ * queue of theirs that the broker refuses takes neither replies nor the heartbeat with it).
  *
  * Invariants: a request is acknowledged before it is dispatched and handled once; a reply is confirmed by the broker and in the
  * caller's queue, or given up after a minute; a message sent while the broker is away is sent when it is back.
@@ -100,13 +100,14 @@ export function openMessageBus({ config, host, programName, clock, log }: Messag
     wait,
     log,
   });
-  const ownBroker = config.notifications.format === 'off' ? undefined : config.notifications.broker;
-  const notifications = ownBroker === undefined ? undefined : linkTo(ownBroker)('notifications', noSetup);
+  const notified = config.notifications.broker ?? config.broker;
+  const notifications =
+    config.notifications.format === 'off' ? undefined : linkTo(notified)('notifications', noSetup);
   const notifier = createNotifier({
     config: config.notifications,
     queues: config.queues,
     publisher: notifications === undefined ? publisher : createPublisher({ link: notifications, wait, log }),
-    reconnect: (ownBroker ?? config.broker).retry,
+    reconnect: notified.retry,
     timeout: (ms) => AbortSignal.timeout(ms),
     host,
     clock,

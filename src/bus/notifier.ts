@@ -67,29 +67,27 @@ export function createNotifier(deps: NotifierDeps): Notifier {
     isFull = true;
   }
 
-  async function send({ eventType, drop }: Job, message: JsonObject): Promise<void> {
+  /** A topic that cannot be reached does not silence the others. */
+  async function sendTo(topic: string, { eventType, drop }: Job, content: Buffer): Promise<void> {
     const { signal: dropped } = drop;
     const signal =
       config.retries < 0
         ? dropped
         : anySignal([dropped, deps.timeout(patienceMs(config.retries, reconnect))]);
-    const content = config.format === 'messagingv2' ? encodeEnvelope(message) : encodePlain(message);
+    const routingKey = `${topic}.info`;
+    const queue = notificationQueue(queues, routingKey);
     try {
-      for (const topic of config.topics) {
-        const routingKey = `${topic}.info`;
-        const queue = notificationQueue(queues, routingKey);
-        const publication = { exchange: topicExchange(queues), routingKey, content, queue };
-        await publisher.publish(publication, signal);
-      }
+      await publisher.publish({ exchange: topicExchange(queues), routingKey, content, queue }, signal);
     } catch (error) {
       if (dropped.aborted) return;
       if (isBackupError(error, 'cancelled') && !signal.aborted) lost += 1;
-      else log.error({ err: error, event_type: eventType }, 'a notification could not be sent');
+      else log.error({ err: error, event_type: eventType, topic }, 'a notification could not be sent');
     }
   }
 
   async function follow(job: Job, message: JsonObject): Promise<void> {
-    await send(job, message);
+    const content = config.format === 'messagingv2' ? encodeEnvelope(message) : encodePlain(message);
+    for (const topic of config.topics) await sendTo(topic, job, content);
     underWay.delete(job);
     isFull &&= underWay.size > 0;
   }

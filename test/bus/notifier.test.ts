@@ -61,8 +61,10 @@ ${more}
   const limits: number[] = [];
   const late = new AbortController();
   const back = Promise.withResolvers<void>();
+  const refuse = new Set<string>();
   const publisher: Publisher = {
-    async publish({ content }, signal) {
+    async publish({ content, routingKey }, signal) {
+      if (refuse.has(routingKey)) throw new BackupError('config-invalid', `the broker refuses ${routingKey}`);
       const { promise: left, reject } = Promise.withResolvers<never>();
       signal.addEventListener('abort', () => reject(cancelledBy(signal)), { once: true });
       await Promise.race([back.promise, left]);
@@ -87,7 +89,7 @@ ${more}
     }),
   });
   const notify = (id: string) => notifier.notifyBackup(context, backupOf(id), 'create.end');
-  return { notifier, notify, sent, logged, limits, late, back };
+  return { notifier, notify, sent, logged, limits, late, back, refuse };
 }
 
 test('a notification waits for the broker as long as it is away', async () => {
@@ -120,6 +122,16 @@ test('of more than a thousand that wait the oldest are dropped, and that is told
   expect(sent).toHaveLength(1000);
   expect([sent[0], sent.at(-1)]).toEqual(['b5', 'b1004']);
   expect(logged).toHaveLength(1);
+});
+
+test('a topic whose queue is refused does not silence the next', async () => {
+  const { notifier, notify, sent, logged, back, refuse } = setUp('topics = wrong,right');
+  refuse.add('wrong.info');
+  back.resolve();
+  notify('b1');
+  await notifier.settle();
+  expect(sent).toEqual(['b1']);
+  expect(logged).toEqual(['a notification could not be sent']);
 });
 
 test('what still waits when the service stops is told in one line', async () => {

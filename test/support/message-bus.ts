@@ -9,13 +9,16 @@ export type TestBusOptions = {
   readonly host: string;
   /** Lines for [oslo_messaging_rabbit]. */
   readonly rabbit?: string;
+  /** Lines for [oslo_messaging_notifications]. */
+  readonly notifications?: string;
   /** Lines for [DEFAULT]. */
   readonly general?: string;
   readonly log?: Logger;
 };
 
 /** Notifications are on; the time stands still at 2026-11-22T10:00:00.250Z. */
-export function openTestBus({ url, host, rabbit = '', general = '', log }: TestBusOptions): MessageBus {
+export function openTestBus(options: TestBusOptions): MessageBus {
+  const { url, host, rabbit = '', notifications = '', general = '', log } = options;
   const text = `[DEFAULT]
 transport_url = ${url}
 backup_driver = cinder.backup.drivers.posix.PosixBackupDriver
@@ -25,6 +28,7 @@ ${general}
 connection = sqlite:////nowhere
 [oslo_messaging_notifications]
 driver = messagingv2
+${notifications}
 [oslo_messaging_rabbit]
 ${rabbit}
 `;

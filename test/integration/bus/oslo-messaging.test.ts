@@ -1,5 +1,6 @@
 /** The bus against real oslo.messaging clients and servers, over a real RabbitMQ. */
 import { fileURLToPath } from 'node:url';
+import { connect } from 'amqplib';
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest';
 import { z } from 'zod';
 import { adminContext, type BusContext } from '../../../src/bus/bus-context.ts';
@@ -186,9 +187,9 @@ test('a caller that watches for signs of life waits as long as they come', async
     server: 'monitored',
     method: 'export_record',
     timeout: 60,
-    call_monitor_timeout: 2,
+    call_monitor_timeout: 6,
   });
-  expect((await ask({ op: 'wait_call', id, seconds: 5 })).error?.class).toBe('StillWaiting');
+  expect((await ask({ op: 'wait_call', id, seconds: 14 })).error?.class).toBe('StillWaiting');
   release.resolve(null);
   expect(await ask({ op: 'wait_call', id })).toEqual({ result: null });
 });
@@ -327,6 +328,32 @@ test('notifications are kept for a listener that comes later, without the token'
     },
     { event_type: 'backup.createprogress', payload: { backup_percent: 12.5 }, context: { auth_token: null } },
   ]);
+});
+
+test('a notification queue that others have declared otherwise takes no reply and no connection with it', async () => {
+  const connection = await connect(broker.url.replace('rabbit:', 'amqp:'));
+  const channel = await connection.createChannel();
+  await channel.assertQueue('elsewhere.info', {
+    durable: false,
+    autoDelete: true,
+    arguments: { 'x-expires': 60_000 },
+  });
+  const bus = openTestBus({ url: broker.url, host: 'refused', notifications: 'topics = elsewhere' });
+  open.push(bus);
+  bus.serve((_method, args) => Promise.resolve(args['n'] ?? null));
+  await expect.poll(() => bus.isConnected, patience).toBe(true);
+  const context = adminContext('req-4', new Date(0));
+  let away = 0;
+  const watch = setInterval(() => {
+    away += Number(!bus.isConnected);
+  }, 5);
+  for (let n = 0; n < 20; n += 1) {
+    bus.notifier.notifyBackup(context, usedBackup, 'createprogress', { backup_percent: n });
+    expect(await call('refused', 'export_record', { args: { n } })).toEqual({ result: n });
+  }
+  clearInterval(watch);
+  await connection.close();
+  expect(away).toBe(0);
 });
 
 test('requests that came while no host was there are handled at the next start', async () => {
