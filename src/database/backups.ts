@@ -194,6 +194,8 @@ export type NewestQuery = {
   readonly before?: Date | undefined;
   /** Only of these drivers, or of none. */
   readonly services?: readonly string[] | undefined;
+  /** Only those that are `available`, unless given. */
+  readonly statuses?: readonly BackupStatus[];
 };
 
 /** That one and those before it, the newest first. */
@@ -202,7 +204,7 @@ export async function newestBackups(sql: Sql, of: NewestQuery, limit: number): P
     .selectFrom('backups')
     .selectAll()
     .where('deleted', '=', false)
-    .where('status', '=', 'available')
+    .where('status', 'in', of.statuses ?? ['available'])
     .where('volume_id', '=', of.volumeId);
   if (of.projectId !== undefined) select = select.where('project_id', '=', of.projectId);
   if (of.before !== undefined) select = select.where('data_timestamp', '<', of.before);

@@ -16,6 +16,7 @@ export type ScopeDeps = {
   readonly base: Omit<ManagerEnvironment, 'cloud'>;
   readonly bus: MessageBus;
   readonly isWorking: () => boolean;
+  readonly hasWorked: () => boolean;
   /** Copies of keys with the rights of the caller. */
   readonly keysOf: (context: BusContext) => KeyCopies;
   /** Opens the store of one caller; undefined where all share one. */
@@ -23,7 +24,7 @@ export type ScopeDeps = {
 };
 
 export function createScopes(deps: ScopeDeps): (context: BusContext) => RequestScope {
-  const { base, bus, isWorking, keysOf, openCallerStore } = deps;
+  const { base, bus, isWorking, hasWorked, keysOf, openCallerStore } = deps;
   const { database, clock, resources } = base;
   const { kind, service } = resources.store;
   return (context) => {
@@ -37,6 +38,7 @@ export function createScopes(deps: ScopeDeps): (context: BusContext) => RequestS
       database,
       clock,
       isWorking,
+      hasWorked,
       keys: keysOf(context),
       end: async () => await own?.close(),
     });

@@ -7,14 +7,17 @@
  * | database | closed last |
  * | store, keys, sealing threads, agents | |
  * | bus connects | its connections end after the last notification |
- * | REST is made; it listens when earlier work is put right | shows operations until they have ended |
+ * | REST listens, and answers when earlier work is put right | shows operations until they have ended |
  * | the row in `services`; what an earlier process left is put right | operations end, or are cancelled after graceful_shutdown_timeout |
  * | requests are taken | no more are taken |
  * | heartbeat and capabilities | the schedulers are told |
  * | what can be put right later | cut off first |
+ *
+ * From the stop on a statement waits some seconds for a database that is away, no longer.
  */
 import { randomUUID } from 'node:crypto';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { anySignal } from '../async/any-signal.ts';
 import { adminContext } from '../bus/bus-context.ts';
 import { openMessageBus } from '../bus/message-bus.ts';
 import type { ServiceConfig } from '../config/service-config.ts';
@@ -85,11 +88,12 @@ export async function createOpenstackService(settings: {
   const { host, availabilityZone } = core;
   const loggers = createNamedLoggers(log);
   const stack = createReleaseStack();
+  const stopping = new AbortController();
   try {
     const database = await openDatabase(config.database, {
       log: loggers.named('cinder.db'),
       clock: systemClock,
-      signal,
+      signal: anySignal([signal, stopping.signal]),
     });
     stack.add('database', () => database.close());
 
@@ -134,12 +138,6 @@ export async function createOpenstackService(settings: {
       log: loggers.named('cinder.backup.manager'),
       onFinished: (operation) => metrics.observe(operation),
     });
-    stack.add('operations', () =>
-      operations.drain(
-        core.shutdownTimeoutMs === 0 ? longestTimerMs : Math.min(core.shutdownTimeoutMs, longestTimerMs),
-      ),
-    );
-
     const base: Omit<ManagerEnvironment, 'cloud'> = {
       database,
       resources: { store, sealer, memory, objectLists, log: loggers.named('cinder_delta.pipeline') },
@@ -187,6 +185,7 @@ export async function createOpenstackService(settings: {
       base,
       bus,
       isWorking: () => life.isWorking,
+      hasWorked: () => life.hasWorked,
       keysOf: (context) => keys.keysOf(context),
       openCallerStore: opened.openFor,
     });
@@ -194,8 +193,22 @@ export async function createOpenstackService(settings: {
 
     const own = scopeOf(adminContext(`req-${randomUUID()}`, systemClock.now()));
     const manager = { verify: createVerify(own.environment, operations, verbs) };
-    const app = createOperatorApp({ database, operations, metrics, manager }, { access: {}, log });
+    let isReady = false;
+    const app = createOperatorApp(
+      { database, operations, metrics, manager },
+      { access: {}, log, isReady: () => isReady },
+    );
     stack.add('REST', () => app.close());
+    stack.add('operations', () =>
+      operations.drain(
+        core.shutdownTimeoutMs === 0 ? longestTimerMs : Math.min(core.shutdownTimeoutMs, longestTimerMs),
+      ),
+    );
+    // Before the row says that this host is up: a start that fails here is tried again every few seconds.
+    const url = await listenForRest(app, {
+      ...delta.rest,
+      remedy: 'choose another [delta] rest_port or rest_listen',
+    });
     await life.register();
     const earlier = await reconcile(own.environment, { hasQueue: true }, signal);
     const { reset, deleting } = earlier;
@@ -219,10 +232,7 @@ export async function createOpenstackService(settings: {
     };
     await life.examine(signal);
     // Who sees it answer may send requests: a restore sent before the looking at earlier work would be taken for interrupted.
-    const url = await listenForRest(app, {
-      ...delta.rest,
-      remedy: 'choose another [delta] rest_port or rest_listen',
-    });
+    isReady = true;
     const goOn = (backups: readonly Backup[]) => {
       for (const backup of backups) {
         if (operations.find('delete', backup.id) !== undefined) continue;
@@ -238,6 +248,7 @@ export async function createOpenstackService(settings: {
     life.start();
     const lostRequests = createLostRequests(own.environment, {
       isConnected: () => bus.isConnected,
+      isWorking: () => life.isWorking,
       isBusy: (id) => operations.isBusy(id),
     });
     const background = startInBackground(log, [
@@ -252,8 +263,8 @@ export async function createOpenstackService(settings: {
           try {
             goOn(await lostRequests.look(until));
           } catch (err) {
-            if (!isBackupError(err, 'database-unavailable')) throw err;
-            log.warn({ err }, 'not looked for lost requests');
+            if (until.aborted) throw err;
+            log.warn({ err }, 'not looked for lost requests: looked again in a minute');
           }
         }
       },
@@ -282,8 +293,15 @@ export async function createOpenstackService(settings: {
       },
       'cinder-delta is ready, in the place of cinder-backup',
     );
-    return { url, close: () => stack.releaseAll() };
+    return {
+      url,
+      close: async () => {
+        stopping.abort();
+        await stack.releaseAll();
+      },
+    };
   } catch (error) {
+    stopping.abort();
     await stack.releaseAll().catch((err: unknown) => log.warn({ err }, 'not everything was closed'));
     throw error;
   }

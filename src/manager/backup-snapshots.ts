@@ -71,7 +71,8 @@ export async function dropStaleSnapshots(
   }
   // Asked for last: a backup that ends meanwhile is the newest then, or none of those that were looked at.
   const services = ownServices(service);
-  const newest = await newestBackups(sql, { volumeId, services }, options.keepSnapshots);
+  const statuses = ['available', 'restoring'] as const;
+  const newest = await newestBackups(sql, { volumeId, services, statuses }, options.keepSnapshots);
   const kept = new Set(newest.map(({ id }) => id));
   const stale = made.filter(({ backupId }) => !kept.has(backupId)).map(({ name }) => name);
   for (const name of stale) await backend.deleteSnapshot(volume, name, signal);

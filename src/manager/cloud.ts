@@ -29,8 +29,10 @@ export type KeyCopies = {
 };
 
 export type Cloud = {
-  /** False while the store is not known to work: requests are refused then, as cinder-backup refuses them. */
+  /** False while the store is not known to work: no backup is begun then. */
   isWorking(): boolean;
+  /** False until the store has worked since the start: deletions are refused then, as cinder-backup refuses them. */
+  hasWorked(): boolean;
   /** Tells Ceilometer and its like. Never fails, never waits. */
   notify(backup: Backup, event: BackupEvent, extra?: JsonObject): void;
   /**
@@ -48,6 +50,7 @@ export type Cloud = {
 /** Standalone: there is nobody around. */
 export const noCloud: Cloud = {
   isWorking: () => true,
+  hasWorked: () => true,
   notify: () => {},
   removeVolume: async () => await Promise.resolve(),
   removeSnapshot: async () => await Promise.resolve(),

@@ -13,6 +13,7 @@ import {
   listBackups,
   moveBackup,
   softDeleteBackup,
+  updateBackup,
 } from '../database/backups.ts';
 import { giveBackQuota } from '../database/quotas.ts';
 import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts';
@@ -48,11 +49,13 @@ export async function deleteBackup(
   }
   cloud.notify(backup, 'delete.start');
   if (backup.status !== 'deleting') {
-    throw refusal(
+    const refused = refusal(
       'InvalidBackup',
       `Delete_backup aborted, expected backup status deleting but got ${backup.status}.`,
       'invalid state',
     );
+    await tellFailure(environment, context, { verb: 'delete', backup }, refused);
+    throw refused;
   }
   using watch = watchRow(environment, backupId, 'deleting', run.signal);
   const { signal } = watch;
@@ -77,6 +80,7 @@ export async function deleteBackup(
     if (backup.encryptionKeyId !== null) {
       hasBegun = true;
       await cloud.keys.remove(backup.encryptionKeyId, signal);
+      await persist(() => forgetKey(environment, backupId), AbortSignal.timeout(options.rowTimeoutMs));
     }
     await endTemporaries(environment, context, backup);
     await removeRow(environment, backup);
@@ -84,6 +88,10 @@ export async function deleteBackup(
     throw await undo(environment, context, { backup, hasBegun }, error);
   }
   cloud.notify({ ...backup, status: 'deleted', deleted: true }, 'delete.end');
+}
+
+async function forgetKey({ database, clock }: ManagerEnvironment, backupId: string): Promise<void> {
+  await updateBackup(database.sql, backupId, 'deleting', { encryptionKeyId: null }, clock.now());
 }
 
 /** cinder-api has looked, but only among the backups of who asked: an imported parent has children elsewhere. */
@@ -102,7 +110,7 @@ async function isShared({ database }: ManagerEnvironment, backup: Backup): Promi
 }
 
 function requireWorking({ cloud }: ManagerEnvironment, { service }: Backup): void {
-  if (service === null || cloud.isWorking()) return;
+  if (service === null || cloud.hasWorked()) return;
   throw refusal('InvalidBackup', 'Delete backup is aborted due to backup service is down.', 'service down');
 }
 
@@ -180,7 +188,7 @@ async function undo(
 }
 
 /**
- * As delete_backup leaves it: `error_deleting` while the service is down, else `error`. One that was refused because others
+ * As delete_backup leaves it: `error_deleting` if the store has not worked yet, else `error`. One that was refused because others
  * stand on it is `available` if it is whole: an earlier deletion may have ended half-way.
  */
 async function statusAfter(
@@ -199,5 +207,5 @@ async function statusAfter(
       return 'error';
     }
   }
-  return error.details['message'] === 'service down' && !cloud.isWorking() ? 'error_deleting' : 'error';
+  return error.details['message'] === 'service down' && !cloud.hasWorked() ? 'error_deleting' : 'error';
 }

@@ -97,8 +97,8 @@ async function moveSource(
 /**
  * Puts everything right after `error` and returns what is to be thrown: the error, followed by those of the
  * cleaning up. The rows come last, so that a crash in here leaves a row that a restart cleans up after. A backup
- * that is `available` all the same (its last commit went through, the answer did not) is left alone; so are the
- * objects of one whose row cannot be read, which may be such a one, and of one that was not begun here.
+ * that is `available` all the same (its last commit went through, the answer did not, or a host of Python has set it so) is left
+ * alone; so are the objects of one whose row cannot be read, which may be such a one, and of one that was not begun here.
  */
 export async function undoBackup(
   environment: ManagerEnvironment,
@@ -122,8 +122,12 @@ export async function undoBackup(
   } catch (unreadable) {
     return settleAll(error, [() => Promise.reject(unreadable), ...giveBack(asked.row)]);
   }
-  if (backup === undefined || backup.status === 'available' || backup.status === 'restoring') return error;
+  if (backup === undefined) return error;
   const found = backup;
+  // What Python does by force it does without giving back what the backup was made of (cinder/backup/manager.py, reset_status).
+  if (found.status === 'available' || found.status === 'restoring') {
+    return settleAll(error, [() => release(found)]);
+  }
   const isUnfinished = found.status === 'creating' || found.status === 'deleting';
   const isOurs = isUnfinished || (asked.began && found.objectCount === null);
   // Deleted by another host: what was stored after it had looked is nobody's.
@@ -135,8 +139,7 @@ export async function undoBackup(
           () => dropSnapshotsOf(environment, found, signal),
         ]
       : [];
-  // Python deletes a row by force without giving back what it was made of (cinder/backup/manager.py, delete_backup).
-  if (found.deleted) return settleAll(error, isDeleted ? [...removals, () => release(found)] : removals);
+  if (found.deleted) return settleAll(error, [...removals, () => release(found)]);
   return settleAll(error, [
     ...removals,
     ...giveBack(found),

@@ -24,8 +24,10 @@ import { createServiceHeartbeat } from './service-heartbeat.ts';
 import { createStoreWatch } from './store-watch.ts';
 
 export type HostLife = {
-  /** False while the store does not work: then no backup is begun or removed here. */
+  /** False while the store does not work: then no backup is begun here. */
   readonly isWorking: boolean;
+  /** False until the store has worked once: then none is removed either. */
+  readonly hasWorked: boolean;
   /** Finds or makes the row. Errors of the database. */
   register(): Promise<void>;
   /** Tests the store once; returns whatever it found. Throws only when the signal aborts. */
@@ -64,6 +66,7 @@ export function createHostLife(deps: HostLifeDeps): HostLife {
   let background: Promise<unknown> = Promise.resolve();
   let nextTestMs = 0;
   let isStarted = false;
+  let waitsForBroker = false;
 
   const watch = createStoreWatch({
     check: deps.checkStore,
@@ -86,15 +89,21 @@ export function createHostLife(deps: HostLifeDeps): HostLife {
     giveUpMs: capabilitiesIntervalMs,
   });
 
-  /** Not waited for: it takes as long as the broker is away. */
+  /** Not waited for: it takes as long as the broker is away. One that waits for it says what is true when it comes. */
   function publish(): void {
-    if (isStarted && !ending.signal.aborted) void publishOnce().catch(tellUnlessEnding);
+    if (!isStarted || waitsForBroker || ending.signal.aborted) return;
+    void publishOnce().catch(tellUnlessEnding);
   }
 
   /** Only with the queue of this host there: a backup that is sent before is lost in the broker. */
   async function publishOnce(): Promise<void> {
     const { signal } = ending;
-    while (!bus.isConnected) await wait(connectionPollMs, signal);
+    waitsForBroker = true;
+    try {
+      while (!bus.isConnected) await wait(connectionPollMs, signal);
+    } finally {
+      waitsForBroker = false;
+    }
     await capabilities.publish(signal);
   }
 
@@ -125,6 +134,9 @@ export function createHostLife(deps: HostLifeDeps): HostLife {
   return {
     get isWorking() {
       return watch.isWorking;
+    },
+    get hasWorked() {
+      return watch.hasWorked;
     },
     register: () => heartbeat.register(),
     async examine(signal) {

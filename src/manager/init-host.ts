@@ -5,7 +5,8 @@
  *
  *   creating   objects and snapshot removed, volume given back, backup `error`; left alone while its import is to come
  *   restoring  volume `error_restoring`, backup `available`
- *   deleting   goes on as an operation; of an encrypted volume: `error_deleting`, since only its user may remove the key
+ *   deleting   goes on as an operation; of an encrypted volume: `error_deleting`, since only its user may remove the key, or left
+ *              alone while its request is to come
  *   error      temporary volumes that cinder-volume made for it are removed
  */
 import { randomUUID } from 'node:crypto';
@@ -39,8 +40,8 @@ export type Reconciled = {
 const sideBySide = 8;
 
 /**
- * Reconciles rows, store and storage. `hasQueue`: requests that were sent while nothing ran here are still to come, and backups that
- * nobody has begun are left to lost-requests.ts. Throws only `cancelled` and errors of the database.
+ * Reconciles rows, store and storage. `hasQueue`: requests that were sent while nothing ran here are still to come, and what they may
+ * be about is left to lost-requests.ts. Throws only `cancelled` and errors of the database.
  */
 export async function reconcile(
   environment: ManagerEnvironment,
@@ -51,19 +52,20 @@ export async function reconcile(
   const deleting: Backup[] = [];
   let reset = 0;
   const group = createTaskGroup(sideBySide, signal);
-  // For all together: a service that starts later than service_down_time is down.
+  // For all together: a service that starts later than service_down_time is down. Standalone it serves nobody yet.
   const agents = AbortSignal.timeout(options.agentTimeoutMs);
+  const patience: Patience = hasQueue ? { agents, store: agents } : { agents };
   const incomplete = await listIncompleteBackups(database.sql, options.host);
   // What takes room goes first: rows may be waiting for it, where the database is on the same file system.
   for (const backup of incomplete.toSorted((a, b) => isCreating(b) - isCreating(a))) {
     const { id, status } = backup;
     if (status === 'deleting' && backup.encryptionKeyId === null) deleting.push(backup);
-    else if (status === 'creating' && backup.service === null && hasQueue) continue;
+    else if (hasQueue && isToCome(backup)) continue;
     else if (isBeingImported(backup)) continue;
     else if (status === 'creating' || status === 'restoring' || status === 'deleting') {
       log.info({ backup: id, status }, 'backup was interrupted: putting it right');
       reset += 1;
-      await group.add((groupSignal) => endInterrupted(environment, backup, groupSignal, agents));
+      await group.add((groupSignal) => endInterrupted(environment, backup, groupSignal, patience));
     }
   }
   await group.settle();
@@ -73,6 +75,14 @@ export async function reconcile(
   }
   const droppedSnapshots = hasQueue ? 0 : await dropOrphans(environment, environment.storage.all(), signal);
   return { reset, deleting, droppedSnapshots };
+}
+
+/**
+ * True if the request for it may wait in the queue: nobody has begun to make it; or to delete it with its key, which only the
+ * request can, for it brings the rights of the user.
+ */
+function isToCome({ status, service, encryptionKeyId }: Backup): boolean {
+  return status === 'creating' ? service === null : status === 'deleting' && encryptionKeyId !== null;
 }
 
 /**
@@ -87,19 +97,22 @@ function isCreating({ status }: Backup): number {
   return Number(status === 'creating');
 }
 
+/** How long is waited for others; no `store`: as long as it takes. */
+export type Patience = { readonly agents: AbortSignal; readonly store?: AbortSignal };
+
 /**
- * Ends a `creating`, a `restoring`, or a `deleting` that nobody else can go on with. `agents` bounds the waiting for an agent
- * alone: what is left on the storage keeps no row, and goes with `dropOrphans` or the next backup of the volume.
+ * Ends a `creating`, a `restoring`, or a `deleting` that nobody else can go on with. What takes longer than `patience` keeps no row
+ * waiting: snapshots that are left go with `dropOrphans` or the next backup of the volume, objects with the backup.
  */
 export async function endInterrupted(
   environment: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,
-  agents = AbortSignal.timeout(environment.options.agentTimeoutMs),
+  patience: Patience = { agents: AbortSignal.timeout(environment.options.agentTimeoutMs) },
 ): Promise<void> {
   const fail = () => failBackup(environment, backup.id, interrupted);
   if (isBeingImported(backup)) await persistAndTell(environment.log, fail, signal);
-  else if (backup.status === 'creating') await endCreating(environment, backup, signal, agents);
+  else if (backup.status === 'creating') await endCreating(environment, backup, signal, patience);
   else if (backup.status === 'restoring') {
     await persistAndTell(environment.log, () => endRestoring(environment, backup), signal);
   } else await persistAndTell(environment.log, () => endDeletingEncrypted(environment, backup), signal);
@@ -110,7 +123,7 @@ async function endCreating(
   environment: ManagerEnvironment,
   backup: Backup,
   signal: AbortSignal,
-  agents: AbortSignal,
+  { agents, store }: Patience,
 ): Promise<void> {
   const { resources, log } = environment;
   const attempt = async (what: string, work: () => Promise<void>) => {
@@ -122,8 +135,9 @@ async function endCreating(
     }
   };
   if (isOwnService(resources.store.service, backup.service)) {
+    const removing = store === undefined ? signal : anySignal([signal, store]);
     if (backup.objectCount === null)
-      await attempt('objects', () => removeObjects(resources.store, backup, signal));
+      await attempt('objects', () => removeObjects(resources.store, backup, removing));
     await attempt('snapshot', () => dropSnapshotsOf(environment, backup, anySignal([signal, agents])));
   }
   await persistAndTell(environment.log, () => releaseSource(environment, backup), signal);

@@ -22,6 +22,8 @@ export type LostRequests = {
 export type LostRequestsOptions = {
   /** True while requests can come in. */
   readonly isConnected: () => boolean;
+  /** False while the store does not work: deletions wait for it then. */
+  readonly isWorking: () => boolean;
   readonly isBusy: (backupId: string) => boolean;
 };
 
@@ -29,10 +31,11 @@ const transient: ReadonlySet<string> = new Set(['creating', 'restoring', 'deleti
 
 export function createLostRequests(
   environment: ManagerEnvironment,
-  { isConnected, isBusy }: LostRequestsOptions,
+  { isConnected, isWorking, isBusy }: LostRequestsOptions,
 ): LostRequests {
   const { database, options, log } = environment;
-  const isForgotten = ({ id, status }: Backup) => transient.has(status) && !isBusy(id);
+  const isForgotten = ({ id, status }: Backup) =>
+    transient.has(status) && !isBusy(id) && (status !== 'deleting' || isWorking());
   let suspects: ReadonlyMap<string, string> = new Map();
 
   return {

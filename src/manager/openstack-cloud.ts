@@ -6,15 +6,17 @@ import { requestSnapshotRemoval, requestVolumeRemoval, type VolumeRequestDeps } 
 export type OpenstackCloudDeps = Omit<VolumeRequestDeps, 'bus'> & {
   readonly bus: Pick<MessageBus, 'cast' | 'notifier'>;
   readonly isWorking: () => boolean;
+  readonly hasWorked: () => boolean;
   /** With the rights of the caller. */
   readonly keys: KeyCopies;
   readonly end: () => Promise<void>;
 };
 
 export function createOpenstackCloud(deps: OpenstackCloudDeps): Cloud {
-  const { bus, context, isWorking, keys, end } = deps;
+  const { bus, context, isWorking, hasWorked, keys, end } = deps;
   return {
     isWorking,
+    hasWorked,
     notify: (backup, event, extra) => bus.notifier.notifyBackup(context, backup, event, extra),
     removeVolume: (temporary, signal) => requestVolumeRemoval(deps, temporary, signal),
     removeSnapshot: (temporary, signal) => requestSnapshotRemoval(deps, temporary, signal),

@@ -80,8 +80,8 @@ export type Operations = {
   /** Cancels at once what is queued or runs on a backup, deletions excepted; resolves when all of it has ended. */
   cancelBackup(backupId: string, reason: string): Promise<void>;
   /**
-   * Begins nothing more, waits up to `timeoutMs` for what runs, then cancels the rest and waits for its cleaning up, up
-   * to `cleanupTimeoutMs`. What has not ended even then is logged, and left to the next start.
+   * Takes nothing more, waits up to `timeoutMs` for what runs or waits for its turn, then cancels the rest and waits for its
+   * cleaning up, up to `cleanupTimeoutMs`. What has not ended even then is logged, and left to the next start.
    */
   drain(timeoutMs: number): Promise<void>;
 };

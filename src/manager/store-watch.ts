@@ -10,6 +10,8 @@ import type { StoreCheck } from '../store/check-store.ts';
 export type StoreWatch = {
   /** False until the first check has succeeded. */
   readonly isWorking: boolean;
+  /** True from the first check on that succeeds. */
+  readonly hasWorked: boolean;
   /** Checks now. Returns the time until the next check is due, in ms. Throws only when the signal aborts. */
   check(signal: AbortSignal): Promise<number>;
 };
@@ -31,6 +33,7 @@ const failuresBeforeDown = 2;
 
 export function createStoreWatch({ check, intervalMs, retryMs, onChange, log }: StoreWatchDeps): StoreWatch {
   let isWorking = false;
+  let hasWorked = false;
   let failures = 0;
 
   const change = (to: boolean) => {
@@ -43,11 +46,15 @@ export function createStoreWatch({ check, intervalMs, retryMs, onChange, log }: 
     get isWorking() {
       return isWorking;
     },
+    get hasWorked() {
+      return hasWorked;
+    },
     async check(signal) {
       const { ready, findings } = await check(signal);
       if (ready) {
         if (!isWorking) log.info({ findings }, 'the store works');
         failures = 0;
+        hasWorked = true;
         change(true);
         return intervalMs;
       }

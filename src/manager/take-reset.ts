@@ -40,7 +40,7 @@ export async function takeReset(
       null,
     );
   }
-  if (backup.service === null) {
+  if (backup.service === null && !operations.isBusy(backupId)) {
     log.warn({ backup: backupId }, 'a backup that no service ever worked on keeps its status, as in Cinder');
     return;
   }

@@ -29,7 +29,12 @@ import { volumeRoutes } from './volume-routes.ts';
 /** Bodies are small JSON: the largest is a backup with metadata. */
 const bodyLimit = 256 * 1024;
 
-export type RestOptions = { readonly access: RestAccess; readonly log: Logger };
+export type RestOptions = {
+  readonly access: RestAccess;
+  readonly log: Logger;
+  /** While it says false every request is answered with 503; always ready unless given. */
+  readonly isReady?: () => boolean;
+};
 
 /** Standalone: everything. */
 export function createRestApp(services: RestServices, options: RestOptions): RestApp {
@@ -81,6 +86,8 @@ function createApp(options: RestOptions, register: (app: RestApp) => void): Rest
   app.addHook('onRequest', async (request, reply) => {
     void reply.header('x-openstack-request-id', request.id);
     checkToken(request);
+    if (options.isReady?.() === false)
+      throw new BackupError('busy', 'the service is starting: ask again in some seconds');
   });
 
   app.register(swagger, {

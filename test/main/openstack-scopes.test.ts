@@ -58,7 +58,14 @@ function createCallerStores() {
   };
   const { cloud: _, ...base } = rig.environment;
   const keysOf = () => rig.environment.cloud.keys;
-  const scopeOf = createScopes({ base, bus, isWorking: () => true, keysOf, openCallerStore });
+  const scopeOf = createScopes({
+    base,
+    bus,
+    isWorking: () => true,
+    hasWorked: () => true,
+    keysOf,
+    openCallerStore,
+  });
   return { callers, closed, scopeOf };
 }
 
@@ -97,6 +104,13 @@ test('nobody, or a project without a token, is refused at the first use', async 
 test('one store serves all where the driver has a user of its own', () => {
   const { cloud: _, ...base } = rig.environment;
   const keysOf = () => rig.environment.cloud.keys;
-  const scopeOf = createScopes({ base, bus, isWorking: () => true, keysOf, openCallerStore: undefined });
+  const scopeOf = createScopes({
+    base,
+    bus,
+    isWorking: () => true,
+    hasWorked: () => true,
+    keysOf,
+    openCallerStore: undefined,
+  });
   expect(scopeOf(asker('t')).environment.resources.store).toBe(rig.environment.resources.store);
 });

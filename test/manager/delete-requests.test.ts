@@ -153,7 +153,7 @@ test.each(['agent-unavailable', 'agent-failed', 'access-denied', 'not-found'] as
 test('a backup that was never begun is deleted without a look at the store', async () => {
   const backupId = await requests.addBackup(source, 'deleting');
   await setUsage(1, 1);
-  requests.isWorking = false;
+  requests.hasWorked = false;
   await requests.send('delete_backup', { backupId });
   expect(await rig.row(backupId)).toMatchObject({ status: 'deleted' });
   expect(await usage()).toEqual([
@@ -162,10 +162,35 @@ test('a backup that was never begun is deleted without a look at the store', asy
   ]);
 });
 
-test('while the store does not work it ends in error_deleting, and the user is told', async () => {
+test('a store that went away leaves an error that can be deleted again', async () => {
   const backupId = await makeBackup();
   await setStatus(backupId, 'deleting');
   requests.isWorking = false;
+  rig.store.plan({ call: 'remove', error: new BackupError('store-unavailable', 'the store is away') });
+  await requests.send('delete_backup', { backupId });
+  expect(await rig.row(backupId)).toMatchObject({ status: 'error', failReason: 'the store is away' });
+});
+
+test('a backup that is not deleting is refused, and the user is told', async () => {
+  const backupId = await makeBackup();
+  await requests.send('delete_backup', { backupId });
+  expect((await rig.row(backupId)).status).toBe('available');
+  expect(await requests.messages()).toEqual([{ event: 'VOLUME_VOLUME_BACKUP_014_017', resource: backupId }]);
+});
+
+test('the row of a deleted backup no longer names the key that went with it', async () => {
+  const backupId = await makeBackup();
+  const key = randomUUID();
+  await setStatus(backupId, 'deleting', { encryption_key_id: key });
+  await requests.send('delete_backup', { backupId });
+  expect(requests.removedKeys).toEqual([key]);
+  expect(await rig.row(backupId)).toMatchObject({ deleted: true, encryptionKeyId: null });
+});
+
+test('until the store has worked it ends in error_deleting, and the user is told', async () => {
+  const backupId = await makeBackup();
+  await setStatus(backupId, 'deleting');
+  requests.hasWorked = false;
   await requests.send('delete_backup', { backupId });
   expect(await rig.row(backupId)).toMatchObject({
     status: 'error_deleting',
@@ -298,6 +323,29 @@ test('a reset of a backup that nobody works on any more gives its volume back', 
   await requests.send('reset_status.error', { backupId });
   expect((await rig.row(backupId)).status).toBe('error');
   expect(await rig.volumeStatus(source)).toBe('available');
+});
+
+test('a reset of a backup that waits for its place cancels it', async () => {
+  const busy = createRig(machine, { on: rig, maxRunning: 1 });
+  const waiting = createRequestRig(busy);
+  const hold = busy.store.hold('put', /-00002$/);
+  const [first, second] = [await rig.addVolume(sizeBytes), await rig.addVolume(sizeBytes)];
+  const [running, queued] = await Promise.all(
+    [first, second].map(async (volumeId) => {
+      await waiting.setVolume(volumeId, { status: 'backing-up', previous_status: 'available' });
+      return await waiting.addBackup(volumeId, 'creating');
+    }),
+  );
+  if (running === undefined || queued === undefined) throw new Error('no backups');
+  await waiting.send('create_backup.full', { backupId: running }, { waits: false });
+  await hold.reached;
+  await waiting.send('create_backup.full', { backupId: queued }, { waits: false });
+  await waiting.send('reset_status.error', { backupId: queued }, { waits: false });
+  expect((await rig.row(queued)).status).toBe('error');
+  expect(await rig.volumeStatus(second)).toBe('available');
+  hold.open();
+  await waiting.settled();
+  expect((await rig.row(running)).status).toBe('available');
 });
 
 test('a reset of a restore that nobody works on leaves its volume to the restore that has it', async () => {

@@ -41,6 +41,41 @@ test('a backup whose row a host of Python has deleted by force gives its volume 
   expect(keysIn(rig)).toEqual([]);
 });
 
+test('a backup that a host of Python has set to available gives its volume back', async () => {
+  const volumeId = await takenVolume();
+  const backupId = await requests.addBackup(volumeId, 'creating');
+  const hold = rig.store.hold('put', /-00003$/);
+  await requests.send('create_backup.full', { backupId }, { waits: false });
+  const putting = await hold.reached;
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ status: 'available' })
+    .where('id', '=', backupId)
+    .execute();
+  if (!putting.aborted) await once(putting, 'abort');
+  hold.open();
+  await requests.settled();
+  expect((await rig.row(backupId)).status).toBe('available');
+  expect(await rig.volumeStatus(volumeId)).toBe('available');
+});
+
+test('a backup that a host of Python has deleted by force before its turn came gives its volume back', async () => {
+  const busy = createRig(machine, { on: rig, maxRunning: 1 });
+  const waiting = createRequestRig(busy);
+  const hold = busy.store.hold('put', /-00003$/);
+  const [first, second] = [await takenVolume(), await takenVolume()];
+  const running = await waiting.addBackup(first, 'creating');
+  const queued = await waiting.addBackup(second, 'creating');
+  await waiting.send('create_backup.full', { backupId: running }, { waits: false });
+  await hold.reached;
+  await waiting.send('create_backup.full', { backupId: queued }, { waits: false });
+  const gone = { status: 'deleted', deleted: true };
+  await rig.database.sql.updateTable('backups').set(gone).where('id', '=', queued).execute();
+  hold.open();
+  await waiting.settled();
+  expect(await rig.volumeStatus(second)).toBe('available');
+});
+
 test('an increment whose parent somebody begins to delete meanwhile is undone, and counts nowhere', async () => {
   const volumeId = await takenVolume();
   const parentId = await requests.addBackup(volumeId, 'creating');

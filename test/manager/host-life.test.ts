@@ -179,6 +179,16 @@ test('nothing is told before the start, nor before this host has its queue', asy
   expect(states()).toEqual([true]);
 });
 
+test('a broker that was away for hours is told once what is true then', async () => {
+  await begin();
+  isConnected = false;
+  await time.pass(4 * 3_600_000);
+  sent.length = 0;
+  isConnected = true;
+  await time.pass(100);
+  expect(states()).toEqual([true]);
+});
+
 test('the heartbeat counts every interval', async () => {
   await begin();
   expect(await row()).toMatchObject({ report_count: 0, updated_at: '2026-11-22 10:00:00.000' });

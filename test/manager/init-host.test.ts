@@ -175,6 +175,17 @@ test('snapshots of failed, deleted and superseded backups go, those of unknown b
   expect(new Set(await rig.snapshotOwners(volumeId))).toEqual(new Set([newest.id, stranger]));
 });
 
+test('the snapshot of the newest backup stays while that is restored', async () => {
+  const { row: newest } = await rig.backup(volumeId);
+  await rig.database.sql
+    .updateTable('backups')
+    .set({ status: 'restoring', host: 'peer' })
+    .where('id', '=', newest.id)
+    .execute();
+  await restart();
+  expect(await rig.snapshotOwners(volumeId)).toEqual([newest.id]);
+});
+
 test('snapshots of backups of another driver stay, and its newest backup does not take the place of ours', async () => {
   const service = 'cinder.backup.drivers.ceph.CephBackupDriver';
   const foreign = [(await rig.backup(volumeId)).row, (await rig.backup(volumeId)).row];

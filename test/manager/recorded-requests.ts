@@ -28,7 +28,9 @@ export type RequestRig = {
   readonly told: readonly Told[];
   readonly removedVolumes: readonly string[];
   readonly removedSnapshots: readonly string[];
+  readonly removedKeys: readonly string[];
   isWorking: boolean;
+  hasWorked: boolean;
   /** What the removal of a temporary volume waits for. */
   removal: Promise<void>;
   /** How many requests have let go of what was opened for them. */
@@ -59,10 +61,12 @@ export function createRequestRig(
   let ended = 0;
   const removedVolumes: string[] = [];
   const removedSnapshots: string[] = [];
+  const removedKeys: string[] = [];
   const { sql } = rig.database;
   const cloud: Cloud = {
     ...rig.environment.cloud,
     isWorking: () => state.isWorking,
+    hasWorked: () => state.hasWorked,
     end: async () => {
       ended += 1;
       await Promise.resolve();
@@ -74,6 +78,10 @@ export function createRequestRig(
       removedVolumes.push(id);
     },
     removeSnapshot: async ({ id }) => await Promise.resolve(void removedSnapshots.push(id)),
+    keys: {
+      ...rig.environment.cloud.keys,
+      remove: async (id) => await Promise.resolve(void removedKeys.push(id)),
+    },
   };
   const environment = { ...rig.environment, ...changes, cloud };
   const verbs = createStartVerbs(rig.operations);
@@ -86,7 +94,9 @@ export function createRequestRig(
     told,
     removedVolumes,
     removedSnapshots,
+    removedKeys,
     isWorking: true,
+    hasWorked: true,
     removal: Promise.resolve(),
     get ended() {
       return ended;

@@ -61,7 +61,11 @@ test('a temporary snapshot of a backup that failed goes', async () => {
 });
 
 const watch = (isConnected = () => true) =>
-  createLostRequests(requests.environment, { isConnected, isBusy: (id) => rig.operations.isBusy(id) });
+  createLostRequests(requests.environment, {
+    isConnected,
+    isWorking: () => requests.isWorking,
+    isBusy: (id) => rig.operations.isBusy(id),
+  });
 
 test('a backup whose request still waits in the queue is made when it comes', async () => {
   const volumeId = await takenVolume();
@@ -181,13 +185,48 @@ test('a restore that was interrupted leaves the volume in error_restoring, the b
   expect((await rig.row(backupId)).status).toBe('available');
 });
 
-test('a deletion goes on, but not that of an encrypted backup', async () => {
+test('a deletion whose request never came waits for a store that does not work', async () => {
+  const backupId = await requests.addBackup(await rig.addVolume(sizeBytes), 'deleting');
+  requests.isWorking = false;
+  const lost = watch();
+  for (let looks = 0; looks < 3; looks += 1) expect(await lost.look(signal)).toEqual([]);
+  expect((await rig.row(backupId)).status).toBe('deleting');
+  requests.isWorking = true;
+  expect(await lost.look(signal)).toEqual([]);
+  expect((await lost.look(signal)).map(({ id }) => id)).toEqual([backupId]);
+});
+
+test('a deletion goes on, but that of an encrypted backup waits for its request, and ends if none comes', async () => {
   const volumeId = await rig.addVolume(sizeBytes);
   const plainId = await requests.addBackup(volumeId, 'deleting');
   const encryptedId = await requests.addBackup(volumeId, 'deleting', { encryption_key_id: randomUUID() });
   const { deleting } = await start();
   expect(deleting.map(({ id }) => id)).toEqual([plainId]);
+  expect((await rig.row(encryptedId)).status).toBe('deleting');
+  const lost = watch();
+  await lost.look(signal);
+  expect((await rig.row(encryptedId)).status).toBe('deleting');
+  await lost.look(signal);
   expect((await rig.row(encryptedId)).status).toBe('error_deleting');
+});
+
+test('a store that does not answer holds up a start once, and the objects stay for who deletes the backup', async () => {
+  const slow = createRig(machine, { on: rig, agentTimeoutMs: 20 });
+  const { environment } = createRequestRig(slow);
+  const volumes = await Promise.all(Array.from({ length: 20 }, () => takenVolume()));
+  const backups = await Promise.all(
+    volumes.map((volumeId) =>
+      requests.addBackup(volumeId, 'creating', {
+        service: rig.store.service,
+        container: 'a/b',
+        service_metadata: `volume_x/20260101000000/az_nova_backup_${randomUUID()}`,
+      }),
+    ),
+  );
+  slow.store.remove = async (_container, _key, until) => await aborted(until);
+  expect(await reconcile(environment, { hasQueue: true }, signal)).toMatchObject({ reset: 20 });
+  for (const id of backups) expect(await rig.row(id)).toMatchObject({ status: 'error', container: 'a/b' });
+  for (const volumeId of volumes) expect(await rig.volumeStatus(volumeId)).toBe('available');
 });
 
 test('rows of other hosts are left alone', async () => {
@@ -223,16 +262,20 @@ test('a volume that is gone does not keep its backup from being put right', asyn
   expect((await rig.row(backupId)).status).toBe('error');
 });
 
+async function aborted(until: AbortSignal): Promise<never> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  until.addEventListener('abort', () => reject(until.reason), { once: true });
+  if (until.aborted) reject(until.reason);
+  return await promise;
+}
+
 test('agents that do not answer hold up a start once, however many backups they keep', async () => {
   const slow = createRig(machine, { on: rig, agentTimeoutMs: 20 });
   const { environment } = createRequestRig(slow);
   let waiting = 0;
   slow.overrides.deleteSnapshot = async (_volume, _snapshot, until) => {
     waiting += 1;
-    const { promise, reject } = Promise.withResolvers<never>();
-    until.addEventListener('abort', () => reject(until.reason), { once: true });
-    if (until.aborted) reject(until.reason);
-    await promise;
+    await aborted(until);
   };
   const volumes = await Promise.all(Array.from({ length: 20 }, () => takenVolume()));
   for (const volumeId of volumes) {

@@ -1,4 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
+import { createOperatorApp } from '../../src/rest/app.ts';
+import { createMetrics } from '../../src/rest/metrics.ts';
 import { blockSize, startMachine, type Machine } from '../manager/rig.ts';
 import { serve } from './served.ts';
 
@@ -21,6 +23,23 @@ test('with a token only its holder gets an answer, but for health', async () => 
   }
   expect((await ask('a secret')).statusCode).toBe(200);
   expect((await served.ask('GET', '/healthz')).body).toEqual({ status: 'ok', running: 0 });
+  await served.close();
+});
+
+test('until the service is ready every answer is that it starts', async () => {
+  const served = serve(machine);
+  const { database, operations, manager } = served.rig;
+  const metrics = createMetrics({ memory: served.rig.environment.resources.memory, operations: () => [] });
+  let isReady = false;
+  const app = createOperatorApp(
+    { database, operations, metrics, manager },
+    { access: {}, log: machine.log, isReady: () => isReady },
+  );
+  const ask = async () => (await app.inject({ method: 'GET', url: '/healthz' })).statusCode;
+  expect(await ask()).toBe(503);
+  isReady = true;
+  expect(await ask()).toBe(200);
+  await app.close();
   await served.close();
 });
 

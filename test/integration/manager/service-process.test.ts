@@ -2,6 +2,10 @@
  * The service beside Cinder as a process: killed as a power failure kills it, and told to stop. After the next start no
  * row is stuck, and the next request is done.
  */
+import { once } from 'node:events';
+import { readFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
 import { getVolume } from '../../../src/database/volumes.ts';
 import {
@@ -120,6 +124,26 @@ test('told to stop twice: it ends at once, and the next start puts the backup ri
   hold.open();
   service = await rig.spawn();
   await expect.poll(() => statusOf(asked.backupId), patience).toBe('error');
+});
+
+test('a REST port that is taken keeps the service from starting, and its row from looking alive', async () => {
+  service.signal('SIGTERM');
+  await service.ended();
+  const config = await readFile(rig.configFile, 'utf8');
+  const port = Number(/^rest_port = (\d+)$/mu.exec(config)?.[1]);
+  const taken = createServer().listen(port, '127.0.0.1');
+  await once(taken, 'listening');
+  const seen = async () =>
+    (await rig.database.sql.selectFrom('services').selectAll().executeTakeFirstOrThrow()).updated_at;
+  const before = await seen();
+  await sleep(1100);
+  await expect(rig.spawn()).rejects.toThrow(
+    /ended with 2.*cannot listen.*choose another \[delta\] rest_port/su,
+  );
+  expect(await seen()).toEqual(before);
+  taken.close();
+  await once(taken, 'close');
+  service = await rig.spawn();
 });
 
 test('every line about a request carries its id', async () => {
