@@ -26,9 +26,9 @@ const defaultPoolTimeoutMs = 30_000;
 const pingTimeoutMs = 5_000;
 
 /**
- * Opens the database. Waits for its server max_retries times retry_interval, and later as long for one that goes away.
- * `database-unavailable` if it does not answer in that time, or until the signal aborts; `config-invalid` if it refuses us,
- * `version-unsupported` if it is not Cinder's from Zed on.
+ * Opens the database. Waits for its server max_retries times retry_interval, and later as long for one that goes away, but only
+ * some seconds once `signal` has aborted. `database-unavailable` if it does not answer in that time, or until the signal aborts;
+ * `config-invalid` if it refuses us, `version-unsupported` if it is not Cinder's from Zed on.
  */
 export async function openDatabase(
   config: DatabaseConfig,
@@ -40,14 +40,20 @@ export async function openDatabase(
   const closing = new AbortController();
   const pool = createPool({
     server,
-    open: openerOf(url, server, config.mysqlSqlMode),
+    open: openerOf(url, server, config),
     maxConnections: config.maxConnections,
+    maxIdleConnections: config.maxIdleConnections,
     waitMs: config.poolTimeoutMs ?? defaultPoolTimeoutMs,
     recycleMs: config.recycleSeconds * 1000,
     clock: deps.clock,
   });
   const outageMs = config.connectAttempts < 0 ? -1 : config.connectAttempts * config.connectRetryMs;
-  const retry = createOutageRetry({ outageMs, closing: closing.signal, log: deps.log });
+  const retry = createOutageRetry({
+    outageMs,
+    stopping: deps.signal,
+    closing: closing.signal,
+    log: deps.log,
+  });
   const kysely = new Kysely<Tables>({ dialect: dialectOf(url, createServerDriver(pool, retry)) });
   const database = createDatabase(kysely, {
     hasRowLocks: true,
@@ -73,10 +79,11 @@ export async function openDatabase(
   return { ...database, close };
 }
 
-function openerOf(url: ServerUrl, server: string, sqlMode: string): OpenWire {
-  const statementTimeoutMs = defaultStatementTimeoutMs;
-  if (url.dialect === 'mysql') return () => openMysqlWire({ ...url, server, sqlMode, statementTimeoutMs });
-  return () => openPostgresWire({ ...url, server, statementTimeoutMs });
+function openerOf(url: ServerUrl, server: string, config: DatabaseConfig): OpenWire {
+  const at = { ...url, server, statementTimeoutMs: defaultStatementTimeoutMs };
+  if (url.dialect === 'postgresql') return () => openPostgresWire(at);
+  const { mysqlSqlMode: sqlMode, mysqlWsrepSyncWait: wsrepSyncWait } = config;
+  return () => openMysqlWire({ ...at, sqlMode, wsrepSyncWait });
 }
 
 function dialectOf({ dialect }: ServerUrl, driver: Driver): Dialect {

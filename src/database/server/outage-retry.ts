@@ -9,14 +9,25 @@ const delays = { firstDelayMs: 20, maxDelayMs: 2000 };
 
 /**
  * Tries again what was not done, for `outageMs` (negative: for ever) or until `closing` aborts, then throws the last error.
- * A deadlock is over after the first wait, a server that restarts after some of them.
+ * A deadlock is over after the first wait, a server that restarts after some of them. From `stopping` on nothing is waited for
+ * longer than `farewellMs`, also what waits already: what has to be written all the same is asked for again (row-step.ts).
  */
 export function createOutageRetry(options: {
   readonly outageMs: number;
+  readonly stopping: AbortSignal;
   readonly closing: AbortSignal;
   readonly log: Logger;
+  readonly farewellMs?: number;
 }): Retry {
-  const { outageMs, closing, log } = options;
+  const { outageMs, stopping, closing, log, farewellMs = 10_000 } = options;
+  const farewell = new AbortController();
+  const leave = () => setTimeout(() => farewell.abort(), farewellMs).unref();
+  stopping.addEventListener('abort', leave, { once: true });
+  const patience = (): AbortSignal => {
+    const limits = [outageMs, stopping.aborted ? farewellMs : -1].filter((limit) => limit >= 0);
+    const timeouts = limits.map((limit) => AbortSignal.timeout(limit));
+    return anySignal([closing, ...timeouts, ...(stopping.aborted ? [] : [farewell.signal])]);
+  };
   // The signal ends the tries, not their number.
   const policy: RetryPolicy = { attempts: Number.MAX_SAFE_INTEGER, ...delays };
 
@@ -36,9 +47,8 @@ export function createOutageRetry(options: {
       if (!isRetryable(error) || closing.aborted) throw error;
       log.warn({ err: error }, 'the database cannot do this now: it is tried again');
     }
-    const signal = outageMs < 0 ? closing : anySignal([closing, AbortSignal.timeout(outageMs)]);
     try {
-      return await retry(policy, attempt, { isRetryable, signal });
+      return await retry(policy, attempt, { isRetryable, signal: patience() });
     } catch {
       throw last;
     }
