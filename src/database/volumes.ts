@@ -220,16 +220,6 @@ export async function moveVolume(
   });
 }
 
-/** Writes `changes` whatever the status is; nothing happens if the volume is gone. */
-export async function updateVolume(sql: Sql, id: string, changes: VolumeChanges, now: Date): Promise<void> {
-  await sql
-    .updateTable('volumes')
-    .set({ ...toColumns(changes), updated_at: now })
-    .where('id', '=', id)
-    .where('deleted', '=', false)
-    .execute();
-}
-
 /** Says what keeps a step from being made, by the newest version of the row and not by that of the transaction's start. */
 async function refuse(
   sql: Sql,

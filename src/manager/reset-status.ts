@@ -10,6 +10,7 @@ import { requirePlace } from './backup-objects.ts';
 import { checkChain, loadChain } from './chain.ts';
 import { recordedSize } from './end-backup.ts';
 import type { ManagerEnvironment } from './environment.ts';
+import { refusal } from './refusal.ts';
 
 const resettable: readonly BackupStatus[] = [
   'creating',
@@ -30,18 +31,23 @@ export async function resetStatus(
   to: 'available' | 'error',
   signal: AbortSignal,
 ): Promise<void> {
-  const { database, resources } = environment;
+  const { database } = environment;
   const backup = await getBackup(database.sql, backupId);
-  const { service } = resources.store;
-  if (!isOwnService(service, backup.service)) {
-    throw new BackupError(
-      'state-invalid',
-      `Reset backup status aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,
-    );
-  }
+  requireOwn(environment, backup);
   const from = requireResettable(backup);
   const outcome = to === 'available' ? await checkedOutcome(environment, backup, signal) : {};
   await writeReset(environment, backupId, { from, to }, outcome);
+}
+
+/** `state-invalid` for a backup of another store. */
+export function requireOwn({ resources }: ManagerEnvironment, { service: made }: Backup): void {
+  const { service } = resources.store;
+  if (isOwnService(service, made)) return;
+  throw refusal(
+    'InvalidBackup',
+    `Reset backup status aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${made}].`,
+    null,
+  );
 }
 
 /** What a backup that was never finished turned out to be. */

@@ -10,14 +10,18 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { findBackupEver, getBackup, moveBackup, readBackupState } from '../database/backups.ts';
 import { isOtherBackupServiceUp } from '../database/services.ts';
 import { failReasonOf, type Backup, type BackupStatus } from '../model/backup.ts';
-import { isOwnService } from '../model/driver-class.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
 import { endTemporaries, releaseSource } from './end-backup.ts';
 import type { ManagerEnvironment, RequestScope } from './environment.ts';
 import type { Operations } from './operations.ts';
-import { refusal } from './refusal.ts';
 import { failRestoreTarget } from './restore-backup.ts';
-import { checkedOutcome, requireResettable, writeReset, type ResetOutcome } from './reset-status.ts';
+import {
+  checkedOutcome,
+  requireOwn,
+  requireResettable,
+  writeReset,
+  type ResetOutcome,
+} from './reset-status.ts';
 import { persist } from './row-step.ts';
 
 /** Sets the status, and tells Ceilometer. `not-found`, `message-invalid`, `state-invalid` for a backup of another store. */
@@ -28,18 +32,11 @@ export async function takeReset(
   status: string,
 ): Promise<void> {
   const { environment, context } = scope;
-  const { database, options, resources, log, cloud } = environment;
+  const { database, options, log, cloud } = environment;
   const to = statusOf(status);
   const rows = AbortSignal.timeout(options.rowTimeoutMs);
   const backup = await persist(() => getBackup(database.sql, backupId), rows);
-  const { service } = resources.store;
-  if (!isOwnService(service, backup.service)) {
-    throw refusal(
-      'InvalidBackup',
-      `Reset backup status aborted, the backup service currently configured [${service}] is not the backup service that was used to create this backup [${backup.service}].`,
-      null,
-    );
-  }
+  requireOwn(environment, backup);
   if (backup.service === null && !operations.isBusy(backupId)) {
     log.warn({ backup: backupId }, 'a backup that no service ever worked on keeps its status, as in Cinder');
     return;
