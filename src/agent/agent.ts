@@ -15,9 +15,9 @@ export type AgentOptions = {
   readonly port: number;
   /** Lets a token pass over plain HTTP on a network that is trusted. */
   readonly allowPlaintext?: boolean | undefined;
-  /** As many as there are cores, at most four, unless given. */
+  /** For each cluster, and for files: as many as there are cores, at most four, unless given. */
   readonly readerThreads?: number | undefined;
-  /** Streams at once: 32. Snapshots being made at once, counted apart: as many as streams. */
+  /** Streams at once: 32. Streams of named blocks, and snapshots being made, are counted apart: each as many. */
   readonly maxStreams?: number | undefined;
   readonly maxSnapshots?: number | undefined;
   readonly log: Logger;
@@ -37,7 +37,7 @@ export type Agent = {
 export async function createAgent(options: AgentOptions): Promise<Agent> {
   const { access, backends, host, log, maxSnapshots, maxStreams, port } = options;
   const readers = createReaderPool({ threads: options.readerThreads });
-  readers.warm();
+  if (backends.some(({ info }) => info.type === 'file')) readers.warm();
   const app = createAgentApp({ backends, access, log, readers, maxStreams, maxSnapshots });
   const close = async () => {
     await app.close();

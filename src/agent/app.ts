@@ -6,7 +6,6 @@
  * Names are checked by the schemas before a handler sees them. Every stream ends, and lets go of its files and jobs,
  * when its client leaves or the app is closed.
  */
-import type { IncomingMessage, ServerResponse } from 'node:http';
 import swagger from '@fastify/swagger';
 import { fastify, type FastifyInstance } from 'fastify';
 import {
@@ -19,6 +18,7 @@ import type { Logger } from '../log.ts';
 import { BackupError } from '../model/errors.ts';
 import { createAccessCheck, tlsOptions, type AgentAccess } from './access.ts';
 import { createErrorHandler } from './error-answer.ts';
+import { LateContinueResponse } from './late-continue.ts';
 import type { ReaderPool } from './reader-pool.ts';
 import { createRequests, type Requests } from './requests.ts';
 import { streamRoutes } from './stream-routes.ts';
@@ -33,7 +33,12 @@ export type AgentAppOptions = {
   readonly readers: ReaderPool;
   /** An idle frame after so long without another: 10 s. */
   readonly idleMs?: number | undefined;
-  /** Streams at once; more are `agent-unavailable`, to be tried again: 32. A restore or a backup has one or two. */
+  /** How long a client may go on sending after it was refused, before it is cut off: 10 s. */
+  readonly lingerMs?: number | undefined;
+  /**
+   * Streams at once: 32. Those of named blocks, of which a comparison has one beside its digests, are counted apart: as many again. More
+   * are `busy`, to be tried again.
+   */
   readonly maxStreams?: number | undefined;
   /** Snapshots being made at once, each a call that waits; counted apart: as many as streams. */
   readonly maxSnapshots?: number | undefined;
@@ -54,7 +59,7 @@ const bodyLimit = 256 * 1024;
 
 export function createAgentApp(options: AgentAppOptions): FastifyInstance {
   const { access, backends, log, readers } = options;
-  const handleError = createErrorHandler(log);
+  const handleError = createErrorHandler(log, options.lingerMs ?? 10_000);
   const https = tlsOptions(access);
   const shared = {
     bodyLimit,
@@ -62,11 +67,15 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
     routerOptions: { maxParamLength: 256 },
     frameworkErrors: handleError,
   } as const;
-  const keepAlive = { keepAlive: true, keepAliveInitialDelay: 30_000 };
+  const server = {
+    keepAlive: true,
+    keepAliveInitialDelay: 30_000,
+    ServerResponse: LateContinueResponse,
+  };
   const app: FastifyInstance =
     https === null
-      ? fastify({ ...shared, http: keepAlive })
-      : fastify({ ...shared, https: { ...https, ...keepAlive } });
+      ? fastify({ ...shared, http: server })
+      : fastify({ ...shared, https: { ...https, ...server } });
 
   app.setValidatorCompiler(validatorCompiler);
   app.setSerializerCompiler(serializerCompiler);
@@ -84,13 +93,9 @@ export function createAgentApp(options: AgentAppOptions): FastifyInstance {
   const maxStreams = options.maxStreams ?? 32;
   const requests = createRequests({
     streams: maxStreams,
+    'block streams': maxStreams,
     snapshots: options.maxSnapshots ?? maxStreams,
     lists: maxStreams,
-  });
-  // Node would tell every client to go on; a route that may refuse does it by itself.
-  app.server.on('checkContinue', (request: IncomingMessage, response: ServerResponse) => {
-    if (request.method !== 'PUT') response.writeContinue();
-    app.server.emit('request', request, response);
   });
   app.addHook('preClose', async () => requests.stop());
 

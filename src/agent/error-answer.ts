@@ -1,4 +1,5 @@
 /** Errors as answers: `{"error": {"code", "message"}}` with the status of the code. */
+import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { FastifyError, FastifyReply, FastifyRequest } from 'fastify';
 import { hasZodFastifySchemaValidationErrors } from 'fastify-type-provider-zod';
 import type { Logger } from '../log.ts';
@@ -29,8 +30,11 @@ function codeOfStatus(status: number): ErrorCode {
   return 'message-invalid';
 }
 
-/** Answers errors of every route; logs those that are the agent's own fault. */
-export function createErrorHandler(log: Logger) {
+/**
+ * Answers errors of every route; logs those that are the agent's own fault. A client that still sends `lingerMs` after its refusal
+ * is cut off.
+ */
+export function createErrorHandler(log: Logger, lingerMs: number) {
   return (error: FastifyError | Error, request: FastifyRequest, reply: FastifyReply): void => {
     const answer = answerOf(error);
     const { httpStatus } = errorCodes[answer.code];
@@ -38,6 +42,16 @@ export function createErrorHandler(log: Logger) {
     if (httpStatus >= 500) log.error({ ...fields, err: error }, 'request failed');
     else log.info({ ...fields, reason: answer.message }, 'request refused');
     if (answer.code === 'access-denied') reply.header('www-authenticate', 'Bearer');
+    cutOffLater(request.raw, reply.raw, lingerMs);
     void reply.code(httpStatus).send({ error: { code: answer.code, message: answer.message } });
   };
+}
+
+/** A client that has not read its refusal yet needs the connection for it; one that never stops loses it. */
+function cutOffLater(request: IncomingMessage, response: ServerResponse, lingerMs: number): void {
+  response.once('finish', () => {
+    if (request.complete) return;
+    const timer = setTimeout(() => request.destroy(), lingerMs);
+    request.once('close', () => clearTimeout(timer));
+  });
 }

@@ -49,7 +49,10 @@ export type FileSnapshots = {
   read(volume: string, snapshot: string): Promise<SnapshotRecord>;
   /** Undefined if there is none. */
   find(volume: string, snapshot: string): Promise<SnapshotRecord | undefined>;
-  /** The snapshot's bytes and its record, proven to belong together. The caller closes the handle. */
+  /**
+   * The snapshot's bytes and its record, proven to belong together: `state-invalid` if it was made anew meanwhile. The caller
+   * closes the handle.
+   */
   open(volume: string, snapshot: string): Promise<OpenRecord>;
   /** Those that can be read. Others are logged and left out: one damaged record keeps nobody from the rest. */
   list(volume: string): Promise<SnapshotRecord[]>;
@@ -184,10 +187,11 @@ export function createFileSnapshots(deps: {
     temporary,
     async open(volume, snapshot) {
       const thing = `snapshot ${snapshot} of ${volume}`;
-      await read(volume, snapshot);
+      const before = await read(volume, snapshot);
       const handle = await openRegular(pathOf(volume, snapshot), constants.O_RDONLY, thing);
       try {
         const record = await read(volume, snapshot);
+        requireSame(before, record);
         const { size } = await handle.stat();
         if (size === record.size_bytes) return { handle, record };
         throw new BackupError(
@@ -297,6 +301,15 @@ export function createFileSnapshots(deps: {
       return removed;
     },
   };
+}
+
+/** Throws `state-invalid` if a snapshot was made anew between its two records. */
+export function requireSame(before: SnapshotRecord, now: SnapshotRecord): void {
+  if (now.identity === before.identity) return;
+  throw new BackupError(
+    'state-invalid',
+    `snapshot ${now.name} of ${now.volume} was made anew while it was opened`,
+  );
 }
 
 /** Clones the file that `source` holds open; false where the file system cannot. The path is that of the open file. */

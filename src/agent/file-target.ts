@@ -89,9 +89,8 @@ export function createFileTarget(deps: {
       await Promise.allSettled(running);
       try {
         await direct.close();
-        await handle.close();
       } finally {
-        deps.closed();
+        await handle.close().finally(deps.closed);
       }
     },
   };

@@ -17,9 +17,13 @@ export async function openRegular(path: string, flags: number, thing: string): P
   } catch (error) {
     throw translateFileError(error, thing);
   }
-  if ((await handle.stat()).isFile()) return handle;
-  await handle.close();
-  throw new BackupError('state-invalid', `${thing} is not a regular file: only regular files are served`);
+  try {
+    if ((await handle.stat()).isFile()) return handle;
+    throw new BackupError('state-invalid', `${thing} is not a regular file: only regular files are served`);
+  } catch (error) {
+    await handle.close();
+    throw translateFileError(error, thing);
+  }
 }
 
 /** Makes the names of a directory durable. */

@@ -1,4 +1,5 @@
 /** Takes a stream of frames into a restore target. */
+import { inTime } from '../async/in-time.ts';
 import { createBudget } from '../async/limit.ts';
 import { createTaskGroup } from '../async/task-group.ts';
 import { BackupError, isErrorCode } from '../model/errors.ts';
@@ -14,13 +15,15 @@ const writesInFlight = 4;
 /**
  * Writes data and zero frames, in any order of offsets, each byte at most once; flushes; and only then returns the
  * sums. Throws `corrupt` for damaged frames, a stream without totals or with others than it held, `message-invalid`
- * for ranges outside the volume or written twice, and what the sender's error frame or the target say.
+ * for ranges outside the volume or written twice, `cancelled` after nothing came for `silenceMs`, and what the sender's error
+ * frame or the target say.
  */
 export async function takeFrames(
   body: AsyncIterable<Uint8Array>,
   target: WriteTarget,
   buffers: PageBuffers,
   signal: AbortSignal,
+  silenceMs: number,
 ): Promise<WriteTotals> {
   const decoder = createFrameDecoder(buffers.take());
   const written = createWrittenRanges();
@@ -33,14 +36,16 @@ export async function takeFrames(
     const release = await slots.acquire(1, group.signal);
     const { offset, data } = frame;
     const held = decoder.exchange(buffers.take());
-    await group.add(async () => {
-      try {
-        await target.write(offset, data);
-      } finally {
-        buffers.give(held);
-        release();
-      }
-    });
+    const letGo = () => {
+      buffers.give(held);
+      release();
+    };
+    try {
+      await group.add(() => target.write(offset, data).finally(letGo));
+    } catch (error) {
+      letGo();
+      throw error;
+    }
   };
 
   const take = async (frame: Frame) => {
@@ -86,7 +91,7 @@ export async function takeFrames(
   };
 
   try {
-    for await (const bytes of body) {
+    for await (const bytes of unlessSilent(body, silenceMs)) {
       for (const frame of decoder.push(bytes)) await take(frame);
       group.signal.throwIfAborted();
     }
@@ -95,10 +100,29 @@ export async function takeFrames(
   } catch (error) {
     group.cancel(error);
   }
-  await group.settle();
-  buffers.give(decoder.exchange(Buffer.alloc(0)));
+  await group.settle().finally(() => buffers.give(decoder.exchange(Buffer.alloc(0))));
   await target.flush();
   return sums;
+}
+
+/** The pieces of `body`. Throws `cancelled` when one takes longer than `silenceMs`: time counts only while it is waited for. */
+async function* unlessSilent(body: AsyncIterable<Uint8Array>, silenceMs: number): AsyncGenerator<Uint8Array> {
+  const pieces = body[Symbol.asyncIterator]();
+  const silent = () =>
+    new BackupError(
+      'cancelled',
+      `nothing has come from the sender for ${silenceMs / 1000} s: see whether it is stopped, or the network cut; then write all of it again`,
+    );
+  try {
+    for (;;) {
+      const piece = await inTime(pieces.next(), silenceMs, silent);
+      if (piece.done === true) return;
+      yield piece.value;
+    }
+  } finally {
+    // Not waited for: it comes after the piece that a silent sender owes.
+    void pieces.return?.();
+  }
 }
 
 function requireTotals(frame: Frame, sums: WriteTotals): void {

@@ -4,7 +4,7 @@
  */
 import { setTimeout as after } from 'node:timers/promises';
 import type { Writable } from 'node:stream';
-import { BackupError } from '../model/errors.ts';
+import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
 import type { StreamPlan, StreamTotals } from '../protocol/calls.ts';
 import { encodeFrame, encodeJsonFrame, preamble } from '../protocol/frames.ts';
 import { answerOf } from './error-answer.ts';
@@ -31,7 +31,7 @@ export async function sendFrames(
   idleMs: number,
 ): Promise<StreamTotals> {
   const totals: StreamTotals = { data_bytes: 0, zero_bytes: 0, digests: 0, read_bytes: 0 };
-  const writer = createWriter(output);
+  const writer = createWriter(output, controller.signal);
   let sentTo = source.startOffset;
   try {
     await writer.write(preamble);
@@ -55,7 +55,7 @@ export async function sendFrames(
   } catch (error) {
     controller.abort(error);
     await source.pieces.return(undefined);
-    if (!output.destroyed) {
+    if (!output.destroyed && !output.writableEnded) {
       const { code, message } = answerOf(error);
       output.end(encodeJsonFrame('error', { code, message }));
     }
@@ -80,8 +80,11 @@ async function nextPiece(
   }
 }
 
-/** Writes with at most one write under way beside the one that is asked for. A client that leaves fails the writes. */
-function createWriter(output: Writable) {
+/**
+ * Writes with at most one write under way beside the one that is asked for. A client that leaves fails the writes, and aborts
+ * `signal`: of a socket that is half closed, a ServerResponse never says what became of a write (nodejs/node 36673).
+ */
+function createWriter(output: Writable, signal: AbortSignal) {
   let before: Promise<void> = Promise.resolve();
   return {
     /** Resolves when the write before this one has left; `done` runs when this one has. */
@@ -97,13 +100,27 @@ function createWriter(output: Writable) {
         });
       });
       before.catch(() => {});
-      await last;
+      await unlessAborted(last, signal);
     },
     async end(): Promise<void> {
-      await before;
-      await new Promise<void>((resolve) => {
+      await unlessAborted(before, signal);
+      const ended = new Promise<void>((resolve) => {
         output.end(() => resolve());
       });
+      await unlessAborted(ended, signal);
     },
   };
+}
+
+/** Waits for `waited`, or throws why `signal` has aborted if that comes first. */
+async function unlessAborted(waited: Promise<void>, signal: AbortSignal): Promise<void> {
+  throwIfAborted(signal);
+  const { promise: aborted, reject } = Promise.withResolvers<never>();
+  const abort = () => reject(cancelledBy(signal));
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    await Promise.race([waited, aborted]);
+  } finally {
+    signal.removeEventListener('abort', abort);
+  }
 }

@@ -3,6 +3,7 @@
  * Synchronous: for worker threads. Everything that uses them also works, more slowly, without; only locks do not.
  */
 import { getSystemErrorName } from 'node:util';
+import { errnoOf } from './file-errors.ts';
 
 export type LinuxCalls = {
   /** The first byte of data at or after `offset`, or null if there is none (lseek SEEK_DATA). */
@@ -49,7 +50,7 @@ export async function loadLinuxCalls(): Promise<LinuxCalls | null> {
         try {
           return call('lseek', lseek, fd, offset, seekDataWhence);
         } catch (error) {
-          if (error instanceof Error && 'code' in error && error.code === 'ENXIO') return null;
+          if (errnoOf(error) === 'ENXIO') return null;
           throw error;
         }
       },

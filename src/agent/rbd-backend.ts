@@ -24,7 +24,12 @@ import { snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
 import type { BackendInfo, SnapshotInfo, VolumeInfo } from '../protocol/calls.ts';
 import { previousGone, requireFit, requireWholeLength } from './range-checks.ts';
 import type { RbdSnapshotFacts } from './rbd-calls.ts';
-import { createRbdConnection, createRbdThreads } from './rbd-connection.ts';
+import {
+  createRbdConnection,
+  createRbdThreads,
+  type RbdConnection,
+  type RbdThreads,
+} from './rbd-connection.ts';
 import { createRbdImages, type RbdImage } from './rbd-images.ts';
 import { describeEach } from './rbd-listing.ts';
 import { findRbdRanges } from './rbd-ranges.ts';
@@ -48,10 +53,11 @@ export async function createRbdBackend(options: {
   readonly settings: ClusterSettings;
   /** Identities of the images that are restored to, of all backends that may serve the same ones. */
   readonly restoring: Set<string>;
+  /** Threads of its own unless given; closed with it. */
+  readonly threads?: RbdThreads;
   readonly log: Logger;
 }): Promise<VolumeBackend> {
-  const { log, name, restoring, settings } = options;
-  const threads = createRbdThreads();
+  const { log, name, restoring, settings, threads = createRbdThreads() } = options;
   const connection = createRbdConnection({ settings, threads, log });
   const images = createRbdImages(connection, log);
   const describing = createBudget(describedAtOnce);
@@ -108,6 +114,12 @@ export async function createRbdBackend(options: {
     }
   };
 
+  /** Closes a restore's connection. Only `close` waits for it: a cluster that has not answered does not answer this either. */
+  const leave = (own: RbdConnection, imagesClosed: Promise<void>): void => {
+    const left = imagesClosed.then(() => own.close()).finally(() => leaving.delete(left));
+    leaving.add(left);
+  };
+
   /** A restore has a connection of its own: what one leaves behind when it is cut, the next can put right. */
   const openTarget = async (volume: string): Promise<WriteTarget> => {
     const own = createRbdConnection({ settings, threads, log });
@@ -118,14 +130,12 @@ export async function createRbdBackend(options: {
       const ended = (imageClosed: Promise<void>) => {
         targets.delete(volume);
         release();
-        const leave = imageClosed.then(() => own.close()).finally(() => leaving.delete(leave));
-        leaving.add(leave);
+        leave(own, imageClosed);
       };
       return createRbdTarget({ volume, image, ended });
     } catch (error) {
       targets.delete(volume);
-      await opened.close();
-      await own.close();
+      leave(own, opened.close());
       throw error;
     }
   };
@@ -243,6 +253,7 @@ export async function createRbdBackend(options: {
           kind: 'rbd',
           image: image.handle,
           cluster: settings.clusterName,
+          fsid: image.pool.fsid,
           thing: `snapshot ${snapshot} of ${volume}`,
         },
         requireNamed: requireSame,

@@ -4,6 +4,8 @@
  * hold work up for ever: after the cluster has blocklisted it, and after a change of an image has not been answered,
  * since a lock that it then leaves behind can be broken by every client but itself.
  */
+import { anySignal } from '../async/any-signal.ts';
+import { inTime } from '../async/in-time.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
 import { isBlocklisted, isUnanswered, translateRbdError } from './rbd-errors.ts';
@@ -15,14 +17,17 @@ const rbdThreads = 4;
 
 export type RbdThreads = ThreadPool<RbdStep, RbdStepResult>;
 
-export function createRbdThreads(): RbdThreads {
-  return createThreadPool({ module: workerModule('rbd-worker'), threads: rbdThreads });
+/** A thread holds one step: whatever came behind one that hangs would hang too, though other threads are idle. */
+export function createRbdThreads(module: URL = workerModule('rbd-worker')): RbdThreads {
+  return createThreadPool({ module, threads: rbdThreads, jobsPerWorker: 1 });
 }
 
 export type ResultOf<K extends RbdStepResult['kind']> = Extract<RbdStepResult, { readonly kind: K }>;
 
 /** How much longer than for one answer a step is waited for: a lock that a dead client left takes half a minute. */
 const graceS = 40;
+/** What is asked of the monitors until a pool is open: to be let in, and which pools there are. */
+const monitorAnswers = 2;
 
 export type StepOptions = {
   readonly signal?: AbortSignal;
@@ -38,7 +43,8 @@ export type RbdLease = {
   /**
    * Runs a step about `thing` and returns its result, which is of the kind that is named. A step that runs is finished
    * whatever becomes of `signal`; one that does not end (librbd waits for locks without a limit) is `agent-unavailable`
-   * after a time, and goes on for itself.
+   * after a time, and goes on for itself. One that has not begun by then never does: what an old restore would still
+   * have written must not come over what a guest has written since. Only a `close` is done however late.
    */
   readonly run: <K extends RbdStepResult['kind']>(
     kind: K,
@@ -54,12 +60,14 @@ export type RbdConnection = {
   /** Throws `config-invalid` or `agent-unavailable`, and connects again when it is asked again. */
   lease(): Promise<RbdLease>;
   use<T>(work: (lease: RbdLease) => Promise<T>): Promise<T>;
-  /** Waits until all leases are given back. */
+  /** Waits until all leases are given back, and all steps have ended. */
   close(): Promise<void>;
 };
 
 type Link = {
   readonly pool: Promise<RbdPool>;
+  /** The same, and also if it comes when nobody waits for it any more: it is closed then. */
+  readonly connecting: Promise<RbdPool>;
   readonly gone: PromiseWithResolvers<void>;
   users: number;
   retired: boolean;
@@ -77,22 +85,35 @@ export function createRbdConnection(deps: {
   const links = new Set<Link>();
   let current: Link | undefined;
 
-  const connect = async (): Promise<RbdPool> => {
-    const result = await threads.run({ kind: 'connect', settings }, [], forever);
-    if (!isKind(result, 'pool')) throw unexpected(result, 'connect');
-    log.info({ cluster, pool: poolName, fsid: result.pool.fsid }, 'connected to Ceph');
-    return result.pool;
+  const connect = async (signal: AbortSignal): Promise<RbdPool> => {
+    const result = await threads.run({ kind: 'connect', settings }, [], signal);
+    if (isKind(result, 'pool')) return result.pool;
+    throw unexpected(result, 'connect');
+  };
+
+  const connectInTime = async (connecting: Promise<RbdPool>, givenUp: AbortController): Promise<RbdPool> => {
+    try {
+      const pool = await answered(connecting, monitorAnswers * settings.connectTimeoutS);
+      log.info({ cluster, pool: poolName, fsid: pool.fsid }, 'connected to Ceph');
+      return pool;
+    } catch (error) {
+      givenUp.abort(error);
+      throw translateRbdError(error, cluster, `pool ${poolName}`);
+    }
   };
 
   const begin = (): Link => {
-    const link = { pool: connect(), gone: Promise.withResolvers<void>(), users: 0, retired: false };
+    const givenUp = new AbortController();
+    const connecting = connect(givenUp.signal);
+    const pool = connectInTime(connecting, givenUp);
+    const link = { pool, connecting, gone: Promise.withResolvers<void>(), users: 0, retired: false };
     links.add(link);
     return link;
   };
 
   const disconnect = async (link: Link): Promise<void> => {
     try {
-      const pool = await link.pool.catch(() => undefined);
+      const pool = await link.connecting.catch(() => undefined);
       if (pool !== undefined) await threads.run({ kind: 'disconnect', pool }, [], forever);
     } catch (err) {
       log.warn({ cluster, pool: poolName, err }, 'connection to Ceph was not closed');
@@ -143,7 +164,10 @@ export function createRbdConnection(deps: {
         release,
         async run(kind, thing, step, options = {}) {
           link.users += 1;
-          const running = threads.run(step, options.transfer ?? [], options.signal ?? forever);
+          const { signal, transfer = [] } = options;
+          const givenUp = new AbortController();
+          const either = signal === undefined ? givenUp.signal : anySignal([signal, givenUp.signal]);
+          const running = threads.run(step, transfer, either);
           const ended = running.finally(() => {
             link.users -= 1;
             settle(link);
@@ -152,8 +176,9 @@ export function createRbdConnection(deps: {
           options.track?.(ended);
           let result: RbdStepResult;
           try {
-            result = await inTime(running, (settings.answerTimeoutS + graceS) * 1000);
+            result = await answered(running, settings.answerTimeoutS);
           } catch (error) {
+            if (step.kind !== 'close') givenUp.abort(error);
             if (isUnanswered(error)) void closeLate(link, running);
             if (isBlocklisted(error) || (isUnanswered(error) && changes.has(step.kind))) {
               log.warn({ cluster, pool: poolName, step: step.kind, err: error }, 'connecting to Ceph anew');
@@ -199,18 +224,11 @@ const changes: ReadonlySet<RbdStep['kind']> = new Set([
   'flush',
 ]);
 
-/** Throws an error with code ETIMEDOUT if `running` takes longer; it goes on. */
-async function inTime<T>(running: Promise<T>, limitMs: number): Promise<T> {
-  const { promise: late, reject } = Promise.withResolvers<never>();
-  const timer = setTimeout(
-    () => reject(Object.assign(new Error(`no answer in ${limitMs / 1000} s`), { code: 'ETIMEDOUT' })),
-    limitMs,
-  );
-  try {
-    return await Promise.race([running, late]);
-  } finally {
-    clearTimeout(timer);
-  }
+/** Throws an error with code ETIMEDOUT if `running` takes longer than the cluster's answers may; it goes on. */
+function answered<T>(running: Promise<T>, answersS: number): Promise<T> {
+  const limitS = answersS + graceS;
+  const late = () => Object.assign(new Error(`no answer in ${limitS} s`), { code: 'ETIMEDOUT' });
+  return inTime(running, limitS * 1000, late);
 }
 
 function isKind<K extends RbdStepResult['kind']>(result: RbdStepResult, kind: K): result is ResultOf<K> {

@@ -3,6 +3,7 @@
  * time limits that the connection gives to the cluster's answers. Runs in a worker: waiting is right here.
  */
 import { BackupError } from '../model/errors.ts';
+import { errnoOf } from './file-errors.ts';
 import type { RbdCalls, RbdSnapshotFacts } from './rbd-calls.ts';
 import { translateRbdError } from './rbd-errors.ts';
 
@@ -222,7 +223,7 @@ export function createRbdStepRunner(calls: RbdCalls): RbdStepRunner {
 function connect(calls: RbdCalls, settings: ClusterSettings): RbdPool {
   const { clusterName, user, cephConf, pool, connectTimeoutS, answerTimeoutS } = settings;
   const refused = (what: string, cause: unknown): BackupError => {
-    if (!['ENOENT', 'EACCES', 'EPERM', 'EINVAL', 'EIO'].some((code) => has(cause, code))) {
+    if (!['ENOENT', 'EACCES', 'EPERM', 'EINVAL', 'EIO'].includes(errnoOf(cause))) {
       return translateRbdError(cause, clusterName, what);
     }
     return new BackupError('config-invalid', `cluster ${clusterName}: ${what}`, { cause });
@@ -274,13 +275,9 @@ function unless<T>(code: string, work: () => T): T | undefined {
   try {
     return work();
   } catch (error) {
-    if (has(error, code)) return undefined;
+    if (errnoOf(error) === code) return undefined;
     throw error;
   }
-}
-
-function has(error: unknown, code: string): boolean {
-  return error instanceof Error && 'code' in error && error.code === code;
 }
 
 function absent(thing: string): BackupError {

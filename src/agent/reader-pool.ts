@@ -1,11 +1,14 @@
 /**
  * Reads extents of a snapshot in worker threads and gives back whole frames, in order, ready to be sent.
  *
+ * Each cluster has threads of its own, and the files have, which start with the first stream: a read that a cluster does not
+ * answer holds a thread for minutes, and must not hold up the streams of the others.
+ *
  * Jobs are about 1 MiB of data each, whether that is one extent or a thousand scattered blocks. Of one stream at
  * most `threads + 2` jobs run, wait or lie finished until their turn; a reader that does not take its pieces holds
  * everything back. Buffers are shared with the workers, and used again when a piece is released, so a stream
  * holds about (threads + 4) * 1.3 MiB, or buffers as much longer as its blocks are longer than 1 MiB; one of an RBD snapshot has four jobs more, whose bytes are on
- * their way from the cluster meanwhile.
+ * their way from the cluster meanwhile. All threads share the buffers that are kept.
  */
 import { availableParallelism } from 'node:os';
 import { anySignal } from '../async/any-signal.ts';
@@ -13,7 +16,7 @@ import { createQueue } from '../async/queue.ts';
 import type { TypedExtent } from '../model/extent.ts';
 import { dataFrameBytes } from '../protocol/frames.ts';
 import { outputBytes, type ReaderJob, type ReaderResult } from './reader-job.ts';
-import { createThreadPool, workerModule } from './thread-pool.ts';
+import { createThreadPool, stopping, workerModule, type ThreadPool } from './thread-pool.ts';
 import type { ReadHandle } from './volume-backend.ts';
 
 export type ReadRequest = {
@@ -38,12 +41,13 @@ export type ReadPiece = {
 };
 
 export type ReaderPool = {
+  /** Of each cluster, and of the files. */
   readonly threads: number;
   /** Jobs that wait or run, of all streams. */
   readonly pending: number;
   /** When the generator has ended or was returned, none of its jobs is left. */
   stream(request: ReadRequest, signal: AbortSignal): AsyncGenerator<ReadPiece>;
-  /** Starts the threads now, so that the first stream need not wait for them. */
+  /** Starts the threads that read files now, so that the first stream need not wait for them. */
   warm(): void;
   close(): Promise<void>;
 };
@@ -63,12 +67,20 @@ const aheadOfCluster = 5;
 /** As many threads as there are cores, but no more than four: SHA-256 of four cores is more than a network takes. */
 export const defaultReaderThreads = Math.min(4, availableParallelism());
 
-export function createReaderPool(options: { readonly threads?: number | undefined } = {}): ReaderPool {
-  const pool = createThreadPool<ReaderJob, ReaderResult>({
-    module: workerModule('reader-worker'),
-    threads: options.threads ?? defaultReaderThreads,
-    jobsPerWorker,
-  });
+export function createReaderPool(
+  options: { readonly threads?: number | undefined; readonly module?: URL } = {},
+): ReaderPool {
+  const { module = workerModule('reader-worker'), threads = defaultReaderThreads } = options;
+  const pools = new Map<string, ThreadPool<ReaderJob, ReaderResult>>();
+  let closed = false;
+
+  const poolOf = (storage: string): ThreadPool<ReaderJob, ReaderResult> => {
+    if (closed) throw stopping();
+    const pool = pools.get(storage) ?? createThreadPool({ module, threads, jobsPerWorker });
+    pools.set(storage, pool);
+    return pool;
+  };
+
   const free = new Map<number, SharedArrayBuffer[]>();
   let freeBytes = 0;
 
@@ -93,7 +105,7 @@ export function createReaderPool(options: { readonly threads?: number | undefine
     const buffer = take(outputBytes(frames, batch.dataBytes, batch.extents.length / 3, blockSize));
     try {
       const job = { frames, handle, blockSize, extents: batch.extents, buffer };
-      return { ...(await pool.run(job, [], signal)), buffer };
+      return { ...(await poolOf(storageOf(handle)).run(job, [], signal)), buffer };
     } catch (error) {
       give(buffer);
       throw error;
@@ -101,15 +113,17 @@ export function createReaderPool(options: { readonly threads?: number | undefine
   };
 
   return {
-    threads: pool.threads,
+    threads,
     get pending() {
-      return pool.pending;
+      let pending = 0;
+      for (const pool of pools.values()) pending += pool.pending;
+      return pending;
     },
     async *stream(request, outer) {
       const stopped = new AbortController();
       const signal = anySignal([outer, stopped.signal]);
       const ahead = request.handle.kind === 'rbd' ? aheadOfCluster : 1;
-      const queue = createQueue<{ batch: Batch; result: Promise<Filled> }>(pool.threads + ahead);
+      const queue = createQueue<{ batch: Batch; result: Promise<Filled> }>(threads + ahead);
       const running = new Set<Promise<void>>();
       const feed = async () => {
         try {
@@ -145,12 +159,20 @@ export function createReaderPool(options: { readonly threads?: number | undefine
         await Promise.all(running);
       }
     },
-    warm: () => pool.warm(),
+    warm: () => poolOf(files).warm(),
     async close() {
+      closed = true;
       free.clear();
-      await pool.close();
+      await Promise.all([...pools.values()].map((pool) => pool.close()));
     },
   };
+}
+
+const files = 'files';
+
+/** What answers the reads of `handle`, or does not. Two clusters may have one name. */
+function storageOf(handle: ReadHandle): string {
+  return handle.kind === 'file' ? files : `rbd ${handle.fsid}`;
 }
 
 type Filled = ReaderResult & { readonly buffer: SharedArrayBuffer };

@@ -2,8 +2,11 @@
 import type { FastifyReply } from 'fastify';
 import { BackupError } from '../model/errors.ts';
 
-/** Each kind has room of its own: a copy that takes an hour keeps no stream from being served. */
-export type RequestKind = 'streams' | 'snapshots' | 'lists';
+/**
+ * Each kind has room of its own: a copy that takes an hour keeps no stream from being served. A comparison asks for blocks while it
+ * holds a stream of digests, so those must not wait for a place among the streams: a block stream waits for no other request.
+ */
+export type RequestKind = 'streams' | 'block streams' | 'snapshots' | 'lists';
 
 export type Requests = {
   /**
@@ -20,6 +23,7 @@ export type Requests = {
 export function createRequests(limits: Readonly<Record<RequestKind, number>>): Requests {
   const active: Record<RequestKind, Set<AbortController>> = {
     streams: new Set(),
+    'block streams': new Set(),
     snapshots: new Set(),
     lists: new Set(),
   };

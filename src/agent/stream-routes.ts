@@ -26,6 +26,7 @@ import {
 import type { FoundRanges, VolumeBackend } from './volume-backend.ts';
 
 type Stream = {
+  readonly kind: 'streams' | 'block streams';
   readonly backend: VolumeBackend;
   readonly volume: string;
   readonly snapshot: string;
@@ -53,6 +54,7 @@ export function streamRoutes(app: FastifyInstance, context: AgentContext): void 
     async ({ params, body }, reply) => {
       const backend = context.backendOf(params.backend);
       await serve(context, reply, {
+        kind: 'streams',
         backend,
         volume: params.volume,
         snapshot: body.current_snapshot,
@@ -87,6 +89,7 @@ export function streamRoutes(app: FastifyInstance, context: AgentContext): void 
     async ({ params, body }, reply) => {
       const backend = context.backendOf(params.backend);
       await serve(context, reply, {
+        kind: 'streams',
         backend,
         volume: params.volume,
         snapshot: body.snapshot,
@@ -121,6 +124,7 @@ export function streamRoutes(app: FastifyInstance, context: AgentContext): void 
     async ({ params, body }, reply) => {
       const extents = namedExtents(body, body.ranges);
       await serve(context, reply, {
+        kind: 'block streams',
         backend: context.backendOf(params.backend),
         volume: params.volume,
         snapshot: body.snapshot,
@@ -144,7 +148,7 @@ async function serve(context: AgentContext, reply: FastifyReply, stream: Stream)
   const { log, readers, requests } = context;
   const { shape, snapshot, volume, mergeGapBytes } = stream;
   requireStartOffset(shape);
-  const { controller, done } = requests.begin('streams', reply);
+  const { controller, done } = requests.begin(stream.kind, reply);
   await using held = new AsyncDisposableStack();
   held.defer(done);
   const source = await stream.backend.openSnapshot(volume, snapshot);

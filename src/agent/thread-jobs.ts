@@ -1,10 +1,12 @@
 /**
  * The worker's side of a thread pool: takes jobs from the parent, one after another, and answers each. It ends by itself
  * when it is told to: a thread that is terminated while it is inside of a native module (while it loads one, above all)
- * can take the whole process with it.
+ * can take the whole process with it. A thread that begins jobs ahead may see the end when jobs behind the finished one have
+ * begun; their reads are abandoned.
  */
 import { parentPort, receiveMessageOnPort } from 'node:worker_threads';
 import { isBackupError, messageOf, type ErrorDetails } from '../model/errors.ts';
+import { errnoOf } from './file-errors.ts';
 
 export type JobMessage<Job> = { readonly id: number; readonly job: Job };
 
@@ -77,6 +79,5 @@ function plainError(error: unknown): PlainError {
   if (isBackupError(error)) {
     return { ours: true, code: error.code, message: error.message, details: error.details };
   }
-  const code = error instanceof Error && 'code' in error && typeof error.code === 'string' ? error.code : '';
-  return { ours: false, code, message: messageOf(error) };
+  return { ours: false, code: errnoOf(error), message: messageOf(error) };
 }

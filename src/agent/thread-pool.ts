@@ -1,7 +1,7 @@
 /**
  * A pool of worker threads that run one kind of job each. Threads start with the first jobs and are replaced
- * when they die; a job of a dead thread fails. Every worker holds two jobs (or more), so that it never waits for
- * the main thread between them; the others wait here, first come first served, and leave when their signal aborts.
+ * when they die; a job of a dead thread fails. Every worker holds two jobs unless told otherwise, so that it never waits
+ * for the main thread between them; the others wait here, first come first served, and leave when their signal aborts.
  */
 import { extname } from 'node:path';
 import { fileURLToPath } from 'node:url';
@@ -41,7 +41,10 @@ export function workerModule(name: string): URL {
 export function createThreadPool<Job, Result>(options: {
   readonly module: URL;
   readonly threads: number;
-  /** Jobs that a worker holds at most: two unless given, more where it begins the next while it does one. */
+  /**
+   * Jobs that a worker holds at most: two unless given, more where it begins the next while it does one, one where a job
+   * may hang.
+   */
   readonly jobsPerWorker?: number;
 }): ThreadPool<Job, Result> {
   const { jobsPerWorker = 2 } = options;
@@ -152,7 +155,7 @@ async function ended(worker: Worker): Promise<void> {
   await promise;
 }
 
-function stopping(): BackupError {
+export function stopping(): BackupError {
   return new BackupError('agent-unavailable', 'the agent is stopping; try again when it is back');
 }
 

@@ -12,8 +12,14 @@ import type { BackendInfo, SnapshotInfo, StreamPlan, VolumeDetail, VolumeInfo } 
 /** What the agent's reader threads read: structured-clone data that names something which this process holds open. */
 export type ReadHandle =
   | { readonly kind: 'file'; readonly fd: number }
-  /** An `rbd_image_t` of librbd, set to a snapshot; `cluster` and `thing` name it in errors. */
-  | { readonly kind: 'rbd'; readonly image: bigint; readonly cluster: string; readonly thing: string };
+  /** An `rbd_image_t` of librbd, set to a snapshot; `cluster` and `thing` name it in errors, `fsid` is its cluster's. */
+  | {
+      readonly kind: 'rbd';
+      readonly image: bigint;
+      readonly cluster: string;
+      readonly fsid: string;
+      readonly thing: string;
+    };
 
 /** A snapshot that is open for reading; `handle` is good until it is closed, and whoever opened it closes it. */
 export type OpenSnapshot = {

@@ -1,5 +1,5 @@
 /** The call that takes a stream of frames into a volume. */
-import type { FastifyInstance, FastifyReply } from 'fastify';
+import type { FastifyInstance } from 'fastify';
 import type { IncomingMessage } from 'node:http';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import { z } from 'zod';
@@ -8,11 +8,12 @@ import { backendName, volumeNameSchema, writeTotals } from '../protocol/calls.ts
 import { streamContentType } from '../protocol/frames.ts';
 import type { AgentContext } from './app.ts';
 import { takeFrames } from './frame-intake.ts';
+import { tellToGoOn } from './late-continue.ts';
 import { createPageBuffers } from './page-buffers.ts';
 import { errorResponses } from './route-schemas.ts';
 
-/** How long a client may go on sending after it was refused, before it is cut off. */
-const lingerMs = 10_000;
+/** A sender that has nothing to send sends an idle frame every 10 s: one that is stopped does not keep a volume for ever. */
+const silenceMs = 300_000;
 
 /** `app` is a scope of its own: it takes no other bodies than streams. */
 export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
@@ -41,17 +42,16 @@ export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
     async ({ params, raw }, reply) => {
       const backend = backendOf(params.backend);
       const { controller, done } = requests.begin('streams', reply);
-      if (raw.headers.expect !== undefined) reply.raw.writeContinue();
+      if (raw.headers.expect !== undefined) tellToGoOn(reply.raw);
       try {
         await using held = new AsyncDisposableStack();
         const target = await backend.openTarget(params.volume);
         held.defer(() => target.close());
         const body = raw.iterator({ destroyOnReturn: false });
-        const totals = await takeFrames(body, target, buffers, controller.signal);
+        const totals = await takeFrames(body, target, buffers, controller.signal, silenceMs);
         log.info({ volume: params.volume, ...totals }, 'volume written');
         return totals;
       } catch (error) {
-        cutOffLater(raw, reply);
         if (controller.signal.aborted) throw cancelledBy(controller.signal);
         if (!raw.destroyed || raw.complete) throw error;
         throw new BackupError('cancelled', 'the client has gone away before its stream was complete', {
@@ -62,13 +62,4 @@ export function writeRoutes(app: FastifyInstance, context: AgentContext): void {
       }
     },
   );
-}
-
-/** A client that has not read its refusal yet needs the connection for it; one that never stops loses it. */
-function cutOffLater(request: IncomingMessage, reply: FastifyReply): void {
-  reply.raw.once('finish', () => {
-    if (request.complete) return;
-    const timer = setTimeout(() => request.destroy(), lingerMs);
-    request.once('close', () => clearTimeout(timer));
-  });
 }

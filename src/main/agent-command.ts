@@ -26,7 +26,8 @@ or
                          serve HTTPS
   --tls-ca FILE          let in clients with a certificate of this authority only
   --allow-plaintext      let a token pass over plain HTTP on a network that is trusted
-  --max-streams N        streams, and snapshots, that are served at once (32); others are asked to wait
+  --max-streams N        streams, streams of named blocks, and snapshots that are served at once, so many of each (32);
+                         others are asked to wait
   --log-level NAME       trace, debug, info, warn, error (info)
 `;
 

@@ -1,7 +1,10 @@
+import dns from 'node:dns';
+import { once } from 'node:events';
 import { readFile, readdir } from 'node:fs/promises';
 import http from 'node:http';
 import { Agent as HttpAgent, request } from 'undici';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
+import { streamContentType } from '../../src/protocol/frames.ts';
 import {
   call,
   codeOf,
@@ -239,6 +242,36 @@ describe('access to the agent', () => {
       await agent.close();
     }
   });
+});
+
+test('on every address of a name a busy agent refuses before it takes a body', async () => {
+  const both = [
+    { address: '127.0.0.1', family: 4 },
+    { address: '::1', family: 6 },
+  ];
+  vi.spyOn(dns, 'lookup').mockImplementation((...given: readonly unknown[]) => {
+    const [host, done] = [given[0], given.at(-1)];
+    const found = host === 'localhost' ? both : both.filter(({ address }) => address === host);
+    if (typeof done === 'function') done(null, found);
+  });
+  const agent = await startAgent({ host: 'localhost', maxStreams: 0 }).finally(() => vi.restoreAllMocks());
+  try {
+    for (const { address } of both) {
+      const { port } = new URL(agent.url);
+      const headers = { expect: '100-continue', 'content-type': streamContentType, host: 'localhost' };
+      const path = `${volumesPath(freshVolumeName())}/data`;
+      const outgoing = http.request({ host: address, port, method: 'PUT', path, headers });
+      const events: unknown[] = [];
+      outgoing.on('continue', () => events.push('continue'));
+      outgoing.flushHeaders();
+      const [answer] = (await once(outgoing, 'response')) as [http.IncomingMessage];
+      events.push(answer.statusCode);
+      outgoing.on('error', () => {}).destroy();
+      expect(events, address).toEqual([503]);
+    }
+  } finally {
+    await agent.close();
+  }
 });
 
 function pem(file: string): Promise<string> {

@@ -1,14 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, rm } from 'node:fs/promises';
+import { mkdir, mkdtemp, readdir, rm, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest';
 import { createFileSnapshots, type FileSnapshots, type FileThreads } from '../../src/agent/file-snapshots.ts';
 import { createStepRunner } from '../../src/agent/file-steps.ts';
 import { createFileVolumes, type OpenVolume } from '../../src/agent/file-volumes.ts';
 import { createLogger } from '../../src/log.ts';
 import { backupSnapshotName, volumeName } from '../../src/model/names.ts';
+import { fileHandleCalls } from '../support/file-handles.ts';
 import { makeVolumeFile } from '../support/random-volume.ts';
+import { openFilesBelow } from '../support/running-agent.ts';
 
 const sizeBytes = 256 * 1024;
 const noAbort = new AbortController().signal;
@@ -67,5 +69,26 @@ describe('file snapshots', () => {
     expect(made).toMatchObject({ name, volume, size_bytes: sizeBytes });
     expect(await snapshots.list(volume)).toEqual([made]);
     expect((await readdir(join(root, volume))).toSorted()).toEqual([name, `${name}.json`]);
+  });
+
+  test('one that is made anew while it is opened is not opened with the record of another', async () => {
+    await snapshots.create(source, name, noAbort);
+    const stat = vi.spyOn(await fileHandleCalls(), 'stat');
+    stat.mockImplementationOnce(async function (this: FileHandle) {
+      await snapshots.remove(volume, name);
+      await snapshots.create(source, name, noAbort);
+      return await this.stat();
+    });
+    await expect(snapshots.open(volume, name)).rejects.toMatchObject({ code: 'state-invalid' });
+    vi.restoreAllMocks();
+    expect(await openFilesBelow(root)).toBe(0);
+  });
+
+  test('one whose file cannot be looked at is not left open', async () => {
+    await snapshots.create(source, name, noAbort);
+    vi.spyOn(await fileHandleCalls(), 'stat').mockRejectedValueOnce(new Error('not now'));
+    await expect(snapshots.open(volume, name)).rejects.toThrow();
+    vi.restoreAllMocks();
+    expect(await openFilesBelow(root)).toBe(0);
   });
 });

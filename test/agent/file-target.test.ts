@@ -1,14 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, type FileHandle } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { createFileBackend } from '../../src/agent/file-backend.ts';
 import { createPageBuffers } from '../../src/agent/page-buffers.ts';
 import { createLogger } from '../../src/log.ts';
 import { volumeName } from '../../src/model/names.ts';
+import { fileHandleCalls } from '../support/file-handles.ts';
 import { loopMountObstacle, mountLoop } from '../support/loop-mount.ts';
 import { createRandom, makeVolumeFile, patternBytes } from '../support/random-volume.ts';
+import { openFilesBelow } from '../support/running-agent.ts';
 
 const log = createLogger({ level: 'silent' });
 const mebibyte = 1024 * 1024;
@@ -57,6 +59,32 @@ test('a restore past the page cache and through it leaves the bytes that were wr
   } finally {
     await rm(directory, { recursive: true });
   }
+});
+
+test('a restore lets go of its file also where the second open of it cannot be closed', async () => {
+  const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-target-'));
+  await using cleanup = new AsyncDisposableStack();
+  cleanup.defer(() => rm(directory, { recursive: true }));
+  const backend = await createFileBackend({ name: 'files', directory, log });
+  cleanup.defer(() => backend.close());
+  const volume = volumeName(randomUUID());
+  await makeVolumeFile(join(directory, volume), { sizeBytes: mebibyte });
+  const target = await backend.openTarget(volume);
+  const bytes = createPageBuffers().take().subarray(0, 4096);
+  patternBytes(0, 4096, 7).copy(bytes);
+  const write = vi.spyOn(await fileHandleCalls(), 'write');
+  write.mockImplementationOnce(function (this: FileHandle, ...given: Parameters<FileHandle['write']>) {
+    const close = this.close.bind(this);
+    this.close = async () => {
+      await close();
+      throw new Error('not closed');
+    };
+    return this.write(...given);
+  });
+  await target.write(0, bytes);
+  await expect(target.close()).rejects.toThrow('not closed');
+  vi.restoreAllMocks();
+  expect(await openFilesBelow(directory)).toBe(0);
 });
 
 for (const kind of ['xfs', 'btrfs', 'tmpfs'] as const) {

@@ -3,7 +3,11 @@ import { once } from 'node:events';
 import { truncate } from 'node:fs/promises';
 import http from 'node:http';
 import { join } from 'node:path';
+import { Writable } from 'node:stream';
+import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test, vi } from 'vitest';
+import { sendFrames, type FrameSource } from '../../src/agent/frame-stream.ts';
+import { BackupError } from '../../src/model/errors.ts';
 import { createFrameDecoder } from '../../src/protocol/frames.ts';
 import {
   call,
@@ -228,6 +232,24 @@ describe('streams that do not end well', () => {
     }
   });
 
+  test('blocks have room of their own beside the streams: who compares asks for them in the middle of one', async () => {
+    const agent = await startAgent({ maxStreams: 1 });
+    try {
+      const length = 128 * mebibyte;
+      const volume = await volumeOf(agent, length);
+      const snapshot = await snapshotOf(agent, volume);
+      const common = { length, block_size: 32 * kibibyte };
+      const delta = { ...common, previous_snapshot: null, current_snapshot: snapshot };
+      const blocks = { ...common, snapshot, ranges: [[0, length]] };
+      const held = [await begin(agent, volume, delta), await begin(agent, volume, blocks, 'blocks')];
+      const second = await call(agent, 'POST', `${volumesPath(volume)}/blocks`, blocks);
+      expect([second.status, codeOf(second)]).toEqual([503, 'busy']);
+      for (const answer of held) answer.destroy();
+    } finally {
+      await agent.close();
+    }
+  });
+
   test('snapshots being made take no room from streams, and have a bound of their own', async () => {
     const gate = Promise.withResolvers<void>();
     const started: string[] = [];
@@ -281,6 +303,35 @@ describe('streams that do not end well', () => {
   });
 });
 
+describe('a socket that never says what became of its bytes', () => {
+  test.each([
+    ['written', new Writable({ write() {} })],
+    [
+      'ended',
+      new Writable({
+        write: (_bytes, _encoding, done) => done(),
+        final() {},
+      }),
+    ],
+  ])('after it was %s keeps no stream once its client has left', async (_title, output) => {
+    const controller = new AbortController();
+    const outcome = Promise.allSettled([sendFrames(emptySource(), output, controller, 60_000)]);
+    await setImmediate();
+    controller.abort(new BackupError('cancelled', 'the client has gone away'));
+    expect(await outcome).toMatchObject([{ reason: { code: 'cancelled' } }]);
+  });
+});
+
+function emptySource(): FrameSource {
+  return {
+    plan: { method: 'all', reason: 'test', data_bytes: 0, zero_bytes: 0 },
+    lengthBytes: 512,
+    startOffset: 0,
+    pieces: (async function* () {})(),
+    findingBytes: () => 0,
+  };
+}
+
 async function readTypes(answer: http.IncomingMessage): Promise<string[]> {
   const decoder = createFrameDecoder();
   const types: string[] = [];
@@ -294,9 +345,14 @@ async function readTypes(answer: http.IncomingMessage): Promise<string[]> {
   return types;
 }
 
-/** A delta that has begun: its body is not read yet. */
-async function begin(agent: RunningAgent, volume: string, body: unknown): Promise<http.IncomingMessage> {
-  const outgoing = http.request(`${agent.url}${volumesPath(volume)}/delta`, {
+/** A stream that has begun: its body is not read yet. */
+async function begin(
+  agent: RunningAgent,
+  volume: string,
+  body: unknown,
+  kind: 'delta' | 'blocks' = 'delta',
+): Promise<http.IncomingMessage> {
+  const outgoing = http.request(`${agent.url}${volumesPath(volume)}/${kind}`, {
     method: 'POST',
     headers: { 'content-type': 'application/json' },
   });

@@ -38,7 +38,7 @@ function slowImage(failAt?: number) {
   return { calls, left: () => reads.size, most: () => most, allocated: () => memories.length };
 }
 
-const handle = { kind: 'rbd', image: 1n, cluster: 'ceph', thing: 'snapshot s of v' } as const;
+const handle = { kind: 'rbd', image: 1n, cluster: 'ceph', fsid: 'f', thing: 'snapshot s of v' } as const;
 
 describe('reading an image ahead', () => {
   test('gives each read its own bytes, with many of them on their way at once', () => {

@@ -1,7 +1,9 @@
 import http from 'node:http';
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { Readable } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { request } from 'undici';
 import { afterAll, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest';
 import {
@@ -174,6 +176,68 @@ describe('writing a stream into a volume', () => {
     await vi.waitFor(async () => expect(await openFilesBelow(agent.directory)).toBe(0), patience);
   });
 });
+
+describe('a sender that is refused, and goes on sending', () => {
+  let agent: RunningAgent;
+  beforeAll(async () => {
+    agent = await startAgent({ access: { token: 'a secret of some length' }, lingerMs: 100 });
+  });
+  afterAll(() => agent.close());
+
+  const authorization = 'Bearer a secret of some length';
+
+  test.each([
+    ['without the token', dataPath(), { authorization: 'none' }, 401],
+    ['to another backend', dataPath().replace('files', 'other'), {}, 404],
+    ['to a volume that is absent', dataPath(), {}, 404],
+    ['with a name that is none', dataPath('x'), {}, 400],
+    ['with a name that is far too long', dataPath('x'.repeat(400)), {}, 413],
+    ['of another type', dataPath(), { 'content-type': 'text/plain' }, 400],
+    ['where nothing is', '/v1/nothing', {}, 404],
+  ])('%s is cut off', async (_title, to, given, status) => {
+    const headers = { authorization, 'content-type': streamContentType, ...given };
+    const outgoing = http.request(agent.url + to, { method: 'PUT', headers });
+    const answered = once(outgoing, 'response') as Promise<[http.IncomingMessage]>;
+    const closed = new Promise((resolve) => outgoing.once('close', resolve));
+    outgoing.on('error', () => {});
+    outgoing.write(preamble);
+    const sending = setInterval(() => outgoing.write(zero(0, 512)), 10);
+    try {
+      const [answer] = await answered;
+      answer.on('error', () => {}).resume();
+      expect(answer.statusCode).toBe(status);
+      await closed;
+    } finally {
+      clearInterval(sending);
+    }
+  });
+
+  test('is not cut off when it comes to its end in time', async () => {
+    const keptAlive = new http.Agent({ keepAlive: true, maxSockets: 1 });
+    const ask = async (): Promise<{ status: number | undefined; reused: boolean }> => {
+      const headers = { authorization: 'none', 'content-type': streamContentType };
+      const outgoing = http.request(agent.url + dataPath(), {
+        method: 'PUT',
+        agent: keptAlive,
+        headers,
+      });
+      outgoing.write(preamble);
+      const [answer] = (await once(outgoing, 'response')) as [http.IncomingMessage];
+      outgoing.end(zero(0, 512));
+      answer.resume();
+      await once(outgoing, 'close');
+      return { status: answer.statusCode, reused: outgoing.reusedSocket };
+    };
+    expect(await ask()).toEqual({ status: 401, reused: false });
+    await sleep(300);
+    expect(await ask()).toEqual({ status: 401, reused: true });
+    keptAlive.destroy();
+  });
+});
+
+function dataPath(volume = freshVolumeName()): string {
+  return `${volumesPath(volume)}/data`;
+}
 
 function streamOf(...frames: readonly Buffer[]): Buffer {
   return Buffer.concat([preamble, ...frames]);

@@ -31,6 +31,8 @@ export async function startAgent(
     readonly idleMs?: number;
     readonly maxStreams?: number;
     readonly maxSnapshots?: number;
+    readonly lingerMs?: number;
+    readonly host?: string;
     readonly directory?: string;
   } = {},
 ): Promise<RunningAgent> {
@@ -39,10 +41,10 @@ export async function startAgent(
   const backend = await createFileBackend({ name: 'files', directory, log });
   const readers = createReaderPool({ threads: 2 });
   const access = options.access ?? {};
-  const { idleMs, maxSnapshots, maxStreams } = options;
+  const { host = '127.0.0.1', idleMs, lingerMs, maxSnapshots, maxStreams } = options;
   const backends = [options.wrap?.(backend) ?? backend];
-  const app = createAgentApp({ backends, access, log, readers, idleMs, maxStreams, maxSnapshots });
-  const url = await app.listen({ host: '127.0.0.1', port: 0 });
+  const app = createAgentApp({ backends, access, log, readers, idleMs, lingerMs, maxStreams, maxSnapshots });
+  const url = await app.listen({ host, port: 0 });
   return {
     url,
     directory,

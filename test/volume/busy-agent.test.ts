@@ -4,11 +4,19 @@ import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { createLogger } from '../../src/log.ts';
 import { BackupError } from '../../src/model/errors.ts';
+import { compareChanges } from '../../src/pipeline/compare.ts';
 import { createAgentClient } from '../../src/volume/agent-client.ts';
 import { gather, truthOf } from '../support/change-events.ts';
-import { encodeFrames, honestFrames, jsonReply, scriptedDelta, streamReply } from '../support/fake-agent.ts';
+import {
+  blockDigests,
+  encodeFrames,
+  honestFrames,
+  jsonReply,
+  scriptedDelta,
+  streamReply,
+} from '../support/fake-agent.ts';
 import { patternBytes } from '../support/random-volume.ts';
-import { startAgent } from '../support/running-agent.ts';
+import { snapshotOf, startAgent, volumeOf } from '../support/running-agent.ts';
 import { kindOf, never, openScriptedSource, previous, said } from '../support/scripted-source.ts';
 
 const busy = jsonReply({ error: { code: 'busy', message: 'the agent serves 1 streams already' } }, 503);
@@ -83,3 +91,58 @@ test('a restore waits until the agent has room for it, and loses no byte', async
   await target.finish();
   expect((await readFile(join(agent.directory, second))).equals(bytes)).toBe(true);
 });
+
+test('a comparison gets its blocks from an agent that serves one stream at a time', async () => {
+  const blockSize = 512;
+  const lengthBytes = 16 * 1024 * 1024;
+  const first = 12 * 1024 * 1024;
+  const { promise: blocksAsked, resolve: askBlocks } = Promise.withResolvers<void>();
+  let opened = 0;
+  const agent = await startAgent({
+    maxStreams: 1,
+    wrap: (backend) => ({
+      ...backend,
+      openSnapshot(volume, snapshot) {
+        opened += 1;
+        if (opened === 2) askBlocks();
+        return backend.openSnapshot(volume, snapshot);
+      },
+      findRanges: async (asked) => ({
+        ...(await backend.findRanges(asked)),
+        extents: (async function* () {
+          yield { kind: 'data', offset: 0, length: first } as const;
+          await blocksAsked;
+          yield { kind: 'data', offset: first, length: lengthBytes - first } as const;
+        })(),
+      }),
+    }),
+  });
+  onTestFinished(async () => {
+    askBlocks();
+    await agent.close();
+  });
+  const client = createAgentClient({
+    url: agent.url,
+    access: {},
+    log: createLogger({ level: 'silent' }),
+    retry: { attempts: 2, firstDelayMs: 1, maxDelayMs: 5 },
+    mostBusyMs: 500,
+  });
+  onTestFinished(() => client.close());
+  const volume = await volumeOf(agent, lengthBytes);
+  const snapshot = await snapshotOf(agent, volume);
+  const [info] = await client.snapshots('files', volume, never);
+  const identity = info?.identity ?? '';
+  const of = { backend: 'files', volume, snapshot, identity, lengthBytes, blockSize, mergeGapBytes: 0 };
+  const list = blockDigests(patternBytes(0, lengthBytes, 1), blockSize);
+  // Every other block differs: more ranges than one batch may have, long before the digests end.
+  for (let at = 0; at < list.length; at += 64) list[at] = (list[at] ?? 0) ^ 1;
+  const changes = compareChanges(client.source(of), parentList(list), 0, () => undefined, never);
+  const { data, totals } = await gather(changes, blockSize);
+  expect(data.length).toBe(lengthBytes / 2);
+  expect(totals).toMatchObject([{ data_bytes: lengthBytes / 2 }]);
+});
+
+async function* parentList(digests: Buffer): AsyncGenerator<Buffer> {
+  yield digests;
+}
