@@ -42,7 +42,8 @@ export function parseConfigFile(path: string, text: string, problems: Problem[])
   return { path, assignments, sections };
 }
 
-function absolutePath(path: string): string {
+/** Relative to the working directory, or to the home directory after `~`. */
+export function absolutePath(path: string): string {
   return resolve(path === '~' || path.startsWith('~/') ? join(homedir(), path.slice(1)) : path);
 }
 

@@ -11,7 +11,8 @@ export type CoreConfig = {
   readonly serviceDownMs: number;
   /** How long a stop waits for running operations; 0: for ever. */
   readonly shutdownTimeoutMs: number;
-  readonly authStrategy: 'keystone' | 'noauth' | 'noauth_include_project_id';
+  /** Whether the schedulers may use a service as soon as it has a row. */
+  readonly enableNewServices: boolean;
   /** Section names of the volume back ends. */
   readonly enabledBackends: readonly string[];
   readonly backupDriver: string;
@@ -22,6 +23,8 @@ export type CoreConfig = {
   readonly metadataVersion: number;
   readonly objectsPerNotification: number;
   readonly progressIntervalMs: number;
+  /** How long users can read what went wrong. */
+  readonly messageTtlMs: number;
   /** How usages of quotas are kept; how much there may be is the business of cinder-api. */
   readonly quota: {
     readonly untilRefresh: number;
@@ -45,7 +48,6 @@ export function readCoreConfig(settings: Settings): CoreConfig {
     if (options[option] < 1) settings.reject('DEFAULT', option, 'it must be at least 1');
     return options[option];
   };
-  const strategy = options.auth_strategy;
   if (options.host === '' || /[\s@#]/u.test(options.host)) {
     settings.reject(
       'DEFAULT',
@@ -62,7 +64,7 @@ export function readCoreConfig(settings: Settings): CoreConfig {
     serviceDownMs:
       serviceDownSeconds(settings, positive('service_down_time'), options.report_interval) * 1000,
     shutdownTimeoutMs: options.graceful_shutdown_timeout * 1000,
-    authStrategy: strategy === 'noauth' || strategy === 'noauth_include_project_id' ? strategy : 'keystone',
+    enableNewServices: options.enable_new_services,
     enabledBackends: options.enabled_backends,
     backupDriver: options.backup_driver,
     maxOperations: options.backup_max_operations,
@@ -71,6 +73,7 @@ export function readCoreConfig(settings: Settings): CoreConfig {
     metadataVersion: options.backup_metadata_version,
     objectsPerNotification: positive('backup_object_number_per_notification'),
     progressIntervalMs: options.backup_timer_interval * 1000,
+    messageTtlMs: options.message_ttl * 1000,
     quota: {
       untilRefresh: options.until_refresh,
       maxAgeSeconds: options.max_age,

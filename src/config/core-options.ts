@@ -1,9 +1,9 @@
 /**
  * Options of [DEFAULT] that concern the service as a whole: Cinder's names, types and defaults (cinder/common/config.py,
- * cinder/service.py, cinder/backup/{manager,api}.py, cinder/db/api.py, cinder/quota.py, oslo_log/_options.py), Zed to 2026.1.
+ * cinder/service.py, cinder/backup/{manager,api}.py, cinder/db/api.py, cinder/message/api.py, cinder/quota.py, oslo_log/_options.py), Zed to 2026.1.
  */
 import { hostname } from 'node:os';
-import { choice, flag, integer, list, text } from './option.ts';
+import { flag, integer, list, text } from './option.ts';
 
 export const coreOptions = {
   state_path: text({ default: '/var/lib/cinder' }),
@@ -13,7 +13,7 @@ export const coreOptions = {
   report_interval: integer({ default: 10 }),
   service_down_time: integer({ default: 60 }),
   graceful_shutdown_timeout: integer({ default: 60, min: 0 }),
-  auth_strategy: choice(['noauth', 'noauth_include_project_id', 'keystone'], { default: 'keystone' }),
+  enable_new_services: flag({ default: true }),
   backup_driver: text({ default: 'cinder.backup.drivers.swift.SwiftBackupDriver' }),
   backup_driver_init_check_interval: integer({ default: 60, min: 5 }),
   backup_driver_stats_polling_interval: integer({
@@ -29,6 +29,7 @@ export const coreOptions = {
   backup_name_template: text({ default: 'backup-%s' }),
   volume_name_template: text({ default: 'volume-%s' }),
   snapshot_name_template: text({ default: 'snapshot-%s' }),
+  message_ttl: integer({ default: 2_592_000 }),
   reservation_expire: integer({ default: 86_400 }),
   until_refresh: integer({ default: 0 }),
   max_age: integer({ default: 0 }),

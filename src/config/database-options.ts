@@ -36,6 +36,7 @@ export const databaseOptions = {
     ],
   }),
   mysql_sql_mode: text({ default: 'TRADITIONAL' }),
+  mysql_wsrep_sync_wait: integer(),
   sqlite_synchronous: flag({ default: true, aliases: [{ group: 'DEFAULT' }] }),
   use_db_reconnect: flag({ default: false }),
   db_retry_interval: integer({ default: 1 }),

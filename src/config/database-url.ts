@@ -3,6 +3,8 @@
  * (sqlalchemy/engine/url.py). MySQL and MariaDB, PostgreSQL, and SQLite are supported; Python's driver name does not matter.
  */
 import { BackupError } from '../model/errors.ts';
+import { mysqlTls, postgresTls, textOf, type DatabaseTls } from './database-tls.ts';
+import type { OptionFilePlace } from './mysql-option-file.ts';
 import { percentDecode } from './percent-decoding.ts';
 
 export type DatabaseUrl =
@@ -15,18 +17,13 @@ export type DatabaseUrl =
       readonly database: string;
       /** `unix_socket` (MySQL), or the directory of PostgreSQL's socket. */
       readonly socketPath: string | undefined;
+      /** `bind_address` (MySQL): where connections come from. */
+      readonly localAddress: string | undefined;
       readonly tls: DatabaseTls | undefined;
-      readonly charset: string | undefined;
+      /** Without TLS where the server has none. */
+      readonly isTlsOptional: boolean;
     }
   | { readonly dialect: 'sqlite'; readonly path: string };
-
-export type DatabaseTls = {
-  readonly caFile: string | undefined;
-  readonly certFile: string | undefined;
-  readonly keyFile: string | undefined;
-  /** `ca`: the certificate must be of the authority; `host`: and be that of the host. */
-  readonly verify: 'none' | 'ca' | 'host';
-};
 
 const dialects = new Map([
   ['mysql', { dialect: 'mysql', port: 3306 } as const],
@@ -35,55 +32,70 @@ const dialects = new Map([
   ['postgres', { dialect: 'postgresql', port: 5432 } as const],
 ]);
 
-/** Parses `url`. Throws `config-invalid`; the message does not contain the URL, which holds a password. */
-export function parseDatabaseUrl(url: string): DatabaseUrl {
-  const form =
-    /^(\w+)(?:\+\w+)?:\/\/(?:([^:/]*)(?::([^@]*))?@)?(?:\[([^/?]+)\]|([^/:?]+))?(?::([^/?]*))?(?:\/([^?]*))?(?:\?(.*))?$/su;
+const form =
+  /^(\w+)(?:\+\w+)?:\/\/(?:([^:/]*)(?::([^@]*))?@)?(?:\[([^/?]+)\]|([^/:?]+))?(?::([^/?]*))?(?:\/([^?]*))?(?:\?(.*))?$/su;
+
+/** The option file that a MySQL URL names, in PyMySQL's words; undefined if it names none, or is none. */
+export function optionFilePlace(url: string): OptionFilePlace | undefined {
+  const parts = form.exec(url);
+  if (dialects.get(parts?.[1] ?? '')?.dialect !== 'mysql') return undefined;
+  const query = new URLSearchParams(parts?.[8]);
+  const path = textOf(query, 'read_default_file');
+  const group = textOf(query, 'read_default_group');
+  if (path === undefined && group === undefined) return undefined;
+  return { path: path ?? '/etc/my.cnf', group: group ?? 'client' };
+}
+
+/**
+ * Parses `url`. What a MySQL URL does not say is taken from `fromFile`, the options of its option file. Throws
+ * `config-invalid`; the message does not contain the URL, which holds a password.
+ */
+export function parseDatabaseUrl(
+  url: string,
+  fromFile: ReadonlyMap<string, string> = new Map(),
+): DatabaseUrl {
   const parts = form.exec(url);
   const expected = 'it must be mysql+pymysql://user:password@host/name, postgresql://… or sqlite:////path';
   if (parts === null) throw new BackupError('config-invalid', expected);
-  const [, name = '', user = '', password = '', bracketed, plain, port = '', database = '', search = ''] =
-    parts;
+  const [, name = '', user = '', password = '', bracketed, plain, port = '', path = '', search = ''] = parts;
   if (name === 'sqlite') {
-    if (database === '')
+    if (path === '')
       throw new BackupError('config-invalid', 'sqlite needs a file: sqlite:////var/lib/name.sqlite');
-    return { dialect: 'sqlite', path: database };
+    return { dialect: 'sqlite', path };
   }
   const known = dialects.get(name);
   if (known === undefined)
     throw new BackupError('config-invalid', `"${name}" is not a supported database: ${expected}`);
-  if (database === '') throw new BackupError('config-invalid', 'it names no database after the host');
-  if (port !== '' && !/^[0-9]{1,5}$/u.test(port)) {
-    throw new BackupError(
-      'config-invalid',
-      'its port is not a number; a "@" or "/" in the password must be percent-encoded',
-    );
+  const { dialect } = known;
+  const option = (key: string) => (dialect === 'mysql' ? fromFile.get(key) : undefined);
+  const database = path || option('database');
+  if (database === undefined) {
+    throw new BackupError('config-invalid', 'it names no database after the host');
   }
   const query = new URLSearchParams(search);
-  const hostOption = query.get('host') ?? undefined;
+  const hostOption = textOf(query, 'host');
+  const isSocket = hostOption?.startsWith('/') === true;
+  const { tls, isOptional } =
+    dialect === 'mysql' ? { tls: mysqlTls(query, fromFile), isOptional: false } : postgresTls(query);
   return {
-    dialect: known.dialect,
-    host: hostOption?.startsWith('/') === false ? hostOption : (bracketed ?? plain ?? 'localhost'),
-    port: port === '' ? known.port : Number(port),
-    user: percentDecode(user),
-    password: percentDecode(password),
+    dialect,
+    host: (isSocket ? undefined : hostOption) ?? bracketed ?? plain ?? option('host') ?? 'localhost',
+    port:
+      portOf(port, 'its port is not a number; a "@" or "/" in the password must be percent-encoded') ??
+      portOf(option('port'), 'the port of its option file is not a number') ??
+      known.port,
+    user: percentDecode(user) || (option('user') ?? ''),
+    password: percentDecode(password) || (option('password') ?? ''),
     database,
-    socketPath: query.get('unix_socket') ?? (hostOption?.startsWith('/') === true ? hostOption : undefined),
-    tls: tlsOf(query),
-    charset: query.get('charset') ?? undefined,
+    socketPath: textOf(query, 'unix_socket') ?? (isSocket ? hostOption : undefined) ?? option('socket'),
+    localAddress: textOf(query, 'bind_address') ?? option('bind-address'),
+    tls,
+    isTlsOptional: isOptional,
   };
 }
 
-function tlsOf(query: URLSearchParams): DatabaseTls | undefined {
-  const mode = query.get('sslmode') ?? query.get('ssl_mode');
-  const caFile = query.get('ssl_ca') ?? query.get('sslrootcert') ?? undefined;
-  const certFile = query.get('ssl_cert') ?? query.get('sslcert') ?? undefined;
-  const keyFile = query.get('ssl_key') ?? query.get('sslkey') ?? undefined;
-  const isWanted = caFile !== undefined || certFile !== undefined || /^(?:require|verify)/iu.test(mode ?? '');
-  if (!isWanted || /^disable/iu.test(mode ?? '')) return undefined;
-  const isHostChecked =
-    /^verify[-_](?:full|identity)$/iu.test(mode ?? '') ||
-    ['ssl_verify_identity', 'ssl_check_hostname'].some((key) => query.get(key)?.toLowerCase() === 'true');
-  const isAuthorityChecked = caFile !== undefined || /^verify/iu.test(mode ?? '');
-  return { caFile, certFile, keyFile, verify: isHostChecked ? 'host' : isAuthorityChecked ? 'ca' : 'none' };
+function portOf(text: string | undefined, complaint: string): number | undefined {
+  if (text === undefined || text === '') return undefined;
+  if (/^[0-9]{1,5}$/u.test(text)) return Number(text);
+  throw new BackupError('config-invalid', complaint);
 }

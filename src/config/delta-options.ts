@@ -1,4 +1,5 @@
 /** [delta]: cinder-delta's own options. Their help is the text of deploy/cinder-delta.conf.sample. */
+import { largestMergeGapBytes } from '../model/block-size.ts';
 import { choice, flag, integer, multiString, port, text, uri } from './option.ts';
 
 export const deltaOptions = {
@@ -49,14 +50,14 @@ export const deltaOptions = {
     default: 32,
     min: 1,
     max: 4096,
-    help: 'Streams that the agent serves at once, and snapshots that it makes; further ones are asked to wait. A backup or a restore has one, a comparing backup two; each takes at most 7 MiB of memory.',
+    help: 'Streams that the agent serves at once, and snapshots that it makes; further ones are asked to wait. A backup or a restore has one. A comparing backup has a second one for the blocks that differ: those are counted apart, and there may be as many. Each takes at most 7 MiB of memory, 30 MiB with blocks of 4 MiB.',
   }),
   rest_listen: text({
     default: '127.0.0.1',
     help: 'The loopback address that the REST API and the metrics listen on. Who is to reach them from elsewhere needs a proxy on this host, which asks for a password and speaks TLS.',
   }),
   rest_port: port({
-    default: 8778,
+    default: 8790,
     help: 'The port of the REST API and the metrics.',
   }),
   memory_limit_mib: integer({
@@ -77,7 +78,8 @@ export const deltaOptions = {
   }),
   object_merge_gap_bytes: integer({
     min: 0,
-    help: 'Changed ranges with at most this many unchanged bytes between them go into one object of an increment. Without it: one block.',
+    max: largestMergeGapBytes,
+    help: 'Changed ranges with at most this many unchanged bytes between them go into one object of an increment: at most 64 MiB. Without it: one block.',
   }),
   keep_snapshots: integer({
     default: 1,

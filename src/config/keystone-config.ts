@@ -45,18 +45,6 @@ export type KeystoneCredentials = {
   readonly timeoutMs: number | undefined;
 };
 
-export type AuthTokenConfig = {
-  readonly credentials: KeystoneCredentials;
-  /** What an unauthenticated caller is told. */
-  readonly publicUri: string | undefined;
-  readonly regionName: string | undefined;
-  readonly interface: string;
-  /** How long a checked token is trusted; negative: not at all. */
-  readonly cacheSeconds: number;
-  readonly serviceTokenRoles: readonly string[];
-  readonly serviceTokenRolesRequired: boolean;
-};
-
 export type KeyManagerConfig =
   | {
       readonly kind: 'barbican';
@@ -64,11 +52,8 @@ export type KeyManagerConfig =
       readonly endpoint: string | undefined;
       readonly endpointType: 'public' | 'internal' | 'admin';
       readonly regionName: string | undefined;
-      readonly authEndpoint: string;
       readonly verifyTls: boolean;
       readonly caFile: string | undefined;
-      readonly retries: number;
-      readonly retryDelayMs: number;
       /** Part of the URL; undefined: that of the endpoint, else `v1`. */
       readonly apiVersion: string | undefined;
       /** Whose token goes beside the user's; undefined: none does. */
@@ -81,23 +66,14 @@ export type KeyManagerConfig =
  * The credentials of the service itself, or undefined if [keystone_authtoken] gives none. An incomplete section is only warned of:
  * cinder-backup starts with it, since it is the API that needs it.
  */
-export function readAuthTokenConfig(settings: Settings): AuthTokenConfig | undefined {
+export function readOwnCredentials(settings: Settings): KeystoneCredentials | undefined {
   const options = settings.read('keystone_authtoken', authTokenOptions);
   let isComplete = true;
   const credentials = credentialsOf(settings, 'keystone_authtoken', options, (section, option, reason) => {
     isComplete = false;
     settings.warnings.push(`[${section}] ${option}: ${reason}; as it is, [keystone_authtoken] is not used`);
   });
-  if (credentials === undefined || !isComplete) return undefined;
-  return {
-    credentials,
-    publicUri: options.www_authenticate_uri,
-    regionName: options.region_name,
-    interface: options.interface,
-    cacheSeconds: options.token_cache_time,
-    serviceTokenRoles: options.service_token_roles,
-    serviceTokenRolesRequired: options.service_token_roles_required,
-  };
+  return isComplete ? credentials : undefined;
 }
 
 /** The credentials whose token goes with users' tokens, or undefined if `send_service_user_token` is false. */
@@ -122,11 +98,8 @@ export function readKeyManager(settings: Settings): KeyManagerConfig {
     endpoint: options.barbican_endpoint,
     endpointType: type === 'internal' || type === 'admin' ? type : 'public',
     regionName: options.barbican_region_name,
-    authEndpoint: options.auth_endpoint,
     verifyTls: options.verify_ssl,
     caFile: options.verify_ssl_path,
-    retries: options.number_of_retries,
-    retryDelayMs: options.retry_delay * 1000,
     apiVersion: options.barbican_api_version,
     serviceUser: options.send_service_user_token ? readBarbicanServiceUser(settings) : undefined,
   };

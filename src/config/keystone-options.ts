@@ -1,8 +1,8 @@
 /**
- * Credentials at Keystone and the key manager: names, types and defaults of keystoneauth (loading/), keystonemiddleware
- * (auth_token/_opts.py), cinder/service_auth.py, and castellan (options.py, key_manager/barbican_key_manager.py).
+ * Credentials at Keystone and the key manager: names, types and defaults of keystoneauth (loading/), cinder/service_auth.py, and
+ * castellan (options.py, key_manager/barbican_key_manager.py).
  */
-import { choice, flag, integer, list, text } from './option.ts';
+import { choice, flag, integer, text } from './option.ts';
 
 /** What every section with keystoneauth credentials has. */
 export const keystoneAuthOptions = {
@@ -33,16 +33,8 @@ export const keystoneAuthOptions = {
   timeout: integer(),
 };
 
-/** [keystone_authtoken]: how tokens of REST callers are checked. */
-export const authTokenOptions = {
-  ...keystoneAuthOptions,
-  www_authenticate_uri: text({ aliases: [{ name: 'auth_uri' }] }),
-  region_name: text(),
-  interface: text({ default: 'internal' }),
-  token_cache_time: integer({ default: 300 }),
-  service_token_roles: list({ default: ['service'] }),
-  service_token_roles_required: flag({ default: false }),
-};
+/** [keystone_authtoken]: the service's own credentials. Nobody's token is checked, so nothing else of the section is read. */
+export const authTokenOptions = keystoneAuthOptions;
 
 /** [service_user]: the token that goes with a user's token to other services. */
 export const serviceUserOptions = {
@@ -63,12 +55,6 @@ export const keyManagerOptions = {
 export const barbicanOptions = {
   barbican_endpoint: text(),
   barbican_api_version: text(),
-  auth_endpoint: text({
-    default: 'http://localhost/identity/v3',
-    aliases: [{ group: 'key_manager', name: 'auth_url' }],
-  }),
-  retry_delay: integer({ default: 1 }),
-  number_of_retries: integer({ default: 60 }),
   verify_ssl: flag({ default: true }),
   verify_ssl_path: text(),
   barbican_endpoint_type: choice(['public', 'internal', 'admin'], { default: 'public' }),

@@ -12,15 +12,14 @@ import { readBackends, type BackendConfig } from './backend-config.ts';
 import { readConfigFiles, type ConfigArgument, type ConfigFiles } from './config-files.ts';
 import { readCoreConfig, type CoreConfig } from './core-config.ts';
 import { coreOptions } from './core-options.ts';
-import { readDatabaseConfig, type DatabaseConfig } from './database-config.ts';
+import { findOptionFile, readDatabaseConfig, type DatabaseConfig } from './database-config.ts';
 import { databaseOptions } from './database-options.ts';
 import { readDeltaConfig, type DeltaConfig } from './delta-config.ts';
 import { deltaOptions } from './delta-options.ts';
 import {
-  readAuthTokenConfig,
   readKeyManager,
+  readOwnCredentials,
   readServiceUser,
-  type AuthTokenConfig,
   type KeyManagerConfig,
   type KeystoneCredentials,
 } from './keystone-config.ts';
@@ -33,6 +32,7 @@ import {
 } from './keystone-options.ts';
 import { readMessagingConfig, type MessagingConfig } from './messaging-config.ts';
 import { notificationOptions, rabbitOptions, transportOptions } from './messaging-options.ts';
+import { readOptionFile, type OptionFile } from './mysql-option-file.ts';
 import type { OptionTable } from './option.ts';
 import { throwIfProblems, type Problem } from './problem.ts';
 import { createSettings, type Entry, type Settings } from './settings.ts';
@@ -45,7 +45,7 @@ export type ServiceConfig = {
   readonly store: StoreConfig;
   readonly messaging: MessagingConfig;
   readonly database: DatabaseConfig;
-  readonly authToken: AuthTokenConfig | undefined;
+  readonly ownCredentials: KeystoneCredentials | undefined;
   readonly serviceUser: KeystoneCredentials | undefined;
   readonly keyManager: KeyManagerConfig;
   readonly backends: readonly BackendConfig[];
@@ -93,7 +93,9 @@ export const optionTables = {
 export async function loadServiceConfig(
   configArguments: readonly ConfigArgument[],
 ): Promise<Loaded<ServiceConfig>> {
-  return serviceConfigOf(await readConfigFiles(configArguments));
+  const read = await readConfigFiles(configArguments);
+  const place = findOptionFile(createSettings(read.files, optionTables));
+  return serviceConfigOf(read, place === undefined ? undefined : await readOptionFile(place));
 }
 
 /** Loads the part of the configuration that the agent needs. Throws one `config-invalid` for everything that is wrong. */
@@ -131,16 +133,19 @@ export async function loadStoreConfig(
   return finish(settings, problems, { store, serviceUser });
 }
 
-/** The configuration of the service from files that have been read. */
-export function serviceConfigOf({ files, problems }: ConfigFiles): Loaded<ServiceConfig> {
+/** The configuration of the service from files that have been read; `optionFile` is that of [database] connection. */
+export function serviceConfigOf(
+  { files, problems }: ConfigFiles,
+  optionFile?: OptionFile,
+): Loaded<ServiceConfig> {
   const settings = createSettings(files, optionTables);
   const core = readCoreConfig(settings);
   const parts = {
     core,
     store: readStoreConfig(settings, core.backupDriver),
     messaging: readMessagingConfig(settings),
-    database: readDatabaseConfig(settings),
-    authToken: readAuthTokenConfig(settings),
+    database: readDatabaseConfig(settings, optionFile),
+    ownCredentials: readOwnCredentials(settings),
     serviceUser: readServiceUser(settings),
     keyManager: readKeyManager(settings),
     // The volume service of this file may be none, as on a host that has cinder-backup only.

@@ -2,6 +2,7 @@
  * Which store backups go to, as `backup_driver` says, and how. Every problem is noted in the settings; the caller stops
  * when all sections have been read. Ceph, GCS and GlusterFS are refused: their backups have another layout.
  */
+import { isPowerOfTwo, largestBlockBytes, leastBlockBytes } from '../model/block-size.ts';
 import { codecOf, type Codec } from '../model/codec.ts';
 import { nfsMountPoint } from './nfs-mount-point.ts';
 import type { Settings } from './settings.ts';
@@ -78,8 +79,6 @@ export type PosixConfig = ChunkedConfig & {
   readonly kind: 'posix';
   /** The directory that holds the containers; for NFS the mount point of the share. */
   readonly path: string;
-  /** Used for every backup that names no container of its own; else one directory is made for each backup. */
-  readonly container: string | undefined;
   /** The share that must be mounted on `path` before anything is written; undefined for a plain directory. */
   readonly nfsShare: string | undefined;
 };
@@ -115,8 +114,9 @@ type NamedSize = { readonly option: string; readonly bytes: number };
 
 function readChunked(settings: Settings, driverClass: string, object: NamedSize, block: NamedSize) {
   const options = settings.read('DEFAULT', chunkedOptions);
-  if (block.bytes < 512 || block.bytes > 16 * 2 ** 20) {
-    settings.reject('DEFAULT', block.option, 'it must be from 512 bytes to 16 MiB; 32768 is the usual value');
+  if (!isPowerOfTwo(block.bytes) || block.bytes < leastBlockBytes || block.bytes > largestBlockBytes) {
+    const reason = `it must be a power of two from ${leastBlockBytes} to ${largestBlockBytes}, since agents read no other blocks: set it to 32768, the default. Backups with other blocks can still be restored; the next one of each volume is a full one`;
+    settings.reject('DEFAULT', block.option, reason);
   } else if (object.bytes < block.bytes || object.bytes % block.bytes !== 0) {
     const better = Math.max(1, Math.round(object.bytes / block.bytes)) * block.bytes;
     const reason = `it must be a multiple of ${block.option} (${block.bytes}), for example ${better}`;
@@ -252,7 +252,6 @@ function readPosix(settings: Settings, driverClass: string): PosixConfig {
     kind: 'posix',
     enableProgressTimer: options.backup_enable_progress_timer,
     path: options.backup_posix_path,
-    container: options.backup_container,
     nfsShare: undefined,
   };
 }

@@ -65,7 +65,6 @@ export const posixOptions = {
   backup_sha_block_size_bytes: integer({ default: 32768 }),
   backup_enable_progress_timer: flag({ default: true }),
   backup_posix_path: text({ default: '$state_path/backup' }),
-  backup_container: text(),
 };
 
 export const nfsOptions = {

@@ -21,9 +21,7 @@ export function isFailureDetail(value: unknown): value is FailureDetail {
   return value === 'driver' || (typeof value === 'string' && Object.hasOwn(otherErrors, value));
 }
 
-const timeToLiveMs = 2_592_000_000;
-
-/** Tells the project's users that a verb on a backup failed, and in what. */
+/** Tells the project's users that a verb on a backup failed, and in what; cinder-scheduler removes it after its time. */
 export async function insertFailureMessage(
   sql: Sql,
   about: {
@@ -34,7 +32,7 @@ export async function insertFailureMessage(
     readonly projectId: string;
     readonly requestId: string;
   },
-  now: Date,
+  { now, timeToLiveMs }: { readonly now: Date; readonly timeToLiveMs: number },
 ): Promise<void> {
   const action = actions[about.verb];
   const detail = about.detail === 'driver' ? driverErrors[about.verb] : otherErrors[about.detail];

@@ -7,20 +7,24 @@ import { readTime } from './row-values.ts';
 
 const binary = 'cinder-backup';
 
+/** What a service says of itself when its row is made. */
+export type NewService = {
+  readonly host: string;
+  readonly availabilityZone: string;
+  /** enable_new_services: a row that is made is not disabled. */
+  readonly enableNewServices: boolean;
+};
+
 /**
- * Makes or renews the row of the backup service on `host` (cinder/service.py, Service.__init__), and returns its id.
- * Whether it is disabled, and everything else that an administrator sets, stays as it is.
+ * Makes or renews the row of the backup service on a host (cinder/service.py, Service.__init__; cinder/db/sqlalchemy/api.py,
+ * service_create), and returns its id. Whether an older row is disabled, and everything else that an administrator sets, stays
+ * as it is.
  */
-export async function registerBackupService(
-  sql: Sql,
-  host: string,
-  availabilityZone: string,
-  now: Date,
-): Promise<number> {
+export async function registerBackupService(sql: Sql, service: NewService, now: Date): Promise<number> {
   let id: number | undefined;
   await inTransaction(sql, async (inner) => {
-    id = await findBackupService(inner, host);
-    if (id === undefined) id = await insertBackupService(inner, host, availabilityZone, now);
+    id = await findBackupService(inner, service.host);
+    if (id === undefined) id = await insertBackupService(inner, service, now);
     else {
       await inner
         .updateTable('services')
@@ -37,8 +41,7 @@ const versions = { rpc_current_version: serviceRpcVersion, object_current_versio
 
 async function insertBackupService(
   sql: Sql,
-  host: string,
-  availabilityZone: string,
+  { host, availabilityZone, enableNewServices }: NewService,
   now: Date,
 ): Promise<number> {
   const uuid = randomUUID();
@@ -53,7 +56,7 @@ async function insertBackupService(
       binary,
       topic: binary,
       report_count: 0,
-      disabled: false,
+      disabled: !enableNewServices,
       availability_zone: availabilityZone,
       replication_status: 'not-capable',
       frozen: false,

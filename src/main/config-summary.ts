@@ -75,9 +75,11 @@ function describeBroker({ hosts, virtualHost, tls }: BrokerConfig): string {
 
 function describeDatabase(url: DatabaseUrl): string {
   if (url.dialect === 'sqlite') return `SQLite ${url.path}`;
-  const { dialect, host, port, user, database, socketPath, tls } = url;
+  const { dialect, host, port, user, database, socketPath, tls, isTlsOptional } = url;
   const where = socketPath ?? `${host}:${port}`;
-  return `${dialect} ${user}@${where}, database ${database}, ${tls === undefined ? 'without TLS' : 'over TLS'}`;
+  const isPlain = tls === undefined || socketPath !== undefined;
+  const way = isPlain ? 'without TLS' : isTlsOptional ? 'over TLS where the server has it' : 'over TLS';
+  return `${dialect} ${user}@${where}, database ${database}, ${way}`;
 }
 
 function describeKeys(keys: KeyManagerConfig): string {

@@ -102,7 +102,7 @@ export async function createOpenstackService(settings: {
     stack.add('store', () => store.close());
     if (!(await isServiceInUse(database.sql, store.service))) await adopt(opened, log, signal);
 
-    const keys = openKeys(config.keyManager, config.authToken?.credentials);
+    const keys = openKeys(config.keyManager, config.ownCredentials);
     stack.add('key manager', () => keys.close());
 
     const sealer = await createSealer({
@@ -159,6 +159,7 @@ export async function createOpenstackService(settings: {
         watchIntervalMs,
         agentTimeoutMs,
         serviceDownMs: core.serviceDownMs,
+        messageTtlMs: core.messageTtlMs,
         keepSnapshots: delta.keepSnapshots,
         quota: core.quota,
         notifyProgress: {
@@ -173,6 +174,7 @@ export async function createOpenstackService(settings: {
       checkStore: (until) => opened.check(until),
       host,
       availabilityZone,
+      enableNewServices: core.enableNewServices,
       driverName: store.service,
       reportIntervalMs: core.reportIntervalMs,
       capabilitiesIntervalMs: core.capabilitiesIntervalMs,

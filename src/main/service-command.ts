@@ -1,6 +1,12 @@
 /** `cinder-delta service`: the flags of the standalone service. */
 import { loadStoreConfig } from '../config/service-config.ts';
 import { createLogger, type Logger } from '../log.ts';
+import {
+  isPowerOfTwo,
+  largestBlockBytes,
+  largestMergeGapBytes,
+  leastBlockBytes,
+} from '../model/block-size.ts';
 import { codecOf } from '../model/codec.ts';
 import { isLoopback } from '../protocol/loopback.ts';
 import { logLevels, parseFlags, readFlagFile, type Flags } from './flags.ts';
@@ -88,9 +94,9 @@ function readSizes(flags: Flags): Omit<StandaloneOptions, 'memoryBytes' | 'maxOp
   const codec = given === undefined ? defaults.codec : codecOf(given);
   if (codec === undefined) flags.refuse(`--codec is ${given}: it must be none, zlib, bz2 or zstd`);
   const blockSize =
-    flags.integer('block-size', { minimum: 512, maximum: 4 * 1024 ** 2 }) ?? defaults.blockSize;
-  if (!Number.isInteger(Math.log2(blockSize)))
-    flags.refuse(`--block-size is ${blockSize}: it must be a power of two`);
+    flags.integer('block-size', { minimum: leastBlockBytes, maximum: largestBlockBytes }) ??
+    defaults.blockSize;
+  if (!isPowerOfTwo(blockSize)) flags.refuse(`--block-size is ${blockSize}: it must be a power of two`);
   const objectBytes =
     flags.integer('object-bytes', { minimum: 512, maximum: 5 * 1024 ** 3 }) ?? defaults.objectBytes;
   if (objectBytes % blockSize !== 0) {
@@ -101,7 +107,8 @@ function readSizes(flags: Flags): Omit<StandaloneOptions, 'memoryBytes' | 'maxOp
     zlibEffort: flags.choice('zlib-effort', ['speed', 'balanced', 'size']) ?? defaults.zlibEffort,
     blockSize,
     objectBytes,
-    mergeGapBytes: flags.integer('merge-gap-bytes', { minimum: 0, maximum: 64 * 1024 ** 2 }) ?? blockSize,
+    mergeGapBytes:
+      flags.integer('merge-gap-bytes', { minimum: 0, maximum: largestMergeGapBytes }) ?? blockSize,
   };
 }
 

@@ -166,6 +166,7 @@ export async function createStandalone(settings: {
         agentTimeoutMs: 20_000,
         keepSnapshots: 1,
         serviceDownMs: 60_000,
+        messageTtlMs: 30 * 86_400_000,
         quota: null,
         notifyProgress: { objects: Infinity, intervalMs: 0 },
       },

@@ -71,6 +71,8 @@ export type ManagerOptions = {
   readonly watchIntervalMs: number;
   /** A service that has given no sign of life for so long is down: service_down_time. */
   readonly serviceDownMs: number;
+  /** How long users can read of a failure: message_ttl. */
+  readonly messageTtlMs: number;
   /** Backup snapshots that stay on the storage for each volume; 0: every increment compares. */
   readonly keepSnapshots: number;
   /** How a project's quota is counted that gets a backup back; null: it is not counted. */

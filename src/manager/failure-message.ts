@@ -7,7 +7,7 @@ import type { ManagerEnvironment } from './environment.ts';
 
 /** Tells of `error`, unless there is nothing to tell. The work has failed already: that it cannot be told is only logged. */
 export async function tellFailure(
-  { database, clock, log }: ManagerEnvironment,
+  { database, clock, log, options }: ManagerEnvironment,
   context: RequestContext,
   about: {
     readonly verb: 'create' | 'restore' | 'delete';
@@ -28,7 +28,8 @@ export async function tellFailure(
     requestId: context.requestId,
   };
   try {
-    await insertFailureMessage(database.sql, told, clock.now());
+    const times = { now: clock.now(), timeToLiveMs: options.messageTtlMs };
+    await insertFailureMessage(database.sql, told, times);
   } catch (err) {
     log.error({ backup: backup.id, err }, 'the user could not be told of the failure');
   }

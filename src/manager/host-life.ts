@@ -47,6 +47,7 @@ export type HostLifeDeps = {
   readonly checkStore: (signal: AbortSignal) => Promise<StoreCheck>;
   readonly host: string;
   readonly availabilityZone: string;
+  readonly enableNewServices: boolean;
   /** Class path of the store's driver. */
   readonly driverName: string;
   readonly reportIntervalMs: number;

@@ -77,7 +77,8 @@ export function createManager(
       const { host, availabilityZone } = environment.options;
       const { reset, deleting, droppedSnapshots } = await reconcile(environment, { hasQueue: false }, signal);
       const register = async () => {
-        await registerBackupService(sql, host, availabilityZone, environment.clock.now());
+        const service = { host, availabilityZone, enableNewServices: true };
+        await registerBackupService(sql, service, environment.clock.now());
       };
       await persistAndTell(environment.log, register, signal);
       environment.log.info({ reset, deleting: deleting.length, droppedSnapshots }, 'earlier work put right');

@@ -18,6 +18,8 @@ export type HeartbeatDeps = {
   readonly database: Database;
   readonly host: string;
   readonly availabilityZone: string;
+  /** A row that is made is not disabled. */
+  readonly enableNewServices: boolean;
   /** What keeps this service from working, in a few words each; empty: nothing. */
   readonly impediments: () => readonly string[];
   readonly clock: Clock;
@@ -30,7 +32,7 @@ export function createServiceHeartbeat(deps: HeartbeatDeps): ServiceHeartbeat {
   let silent = '';
 
   const register = async (): Promise<void> => {
-    id = await registerBackupService(database.sql, host, availabilityZone, clock.now());
+    id = await registerBackupService(database.sql, deps, clock.now());
   };
 
   /** Says once that the heartbeat stops, or for another reason, and once that it goes on. */

@@ -3,6 +3,12 @@
  * frames. Field names are those of the wire. See openapi/agent.yaml.
  */
 import { z } from 'zod';
+import {
+  isPowerOfTwo,
+  largestBlockBytes,
+  largestMergeGapBytes,
+  leastBlockBytes,
+} from '../model/block-size.ts';
 import { backendNamePattern, snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
 
 const bytes = z.number().int().min(0).max(Number.MAX_SAFE_INTEGER);
@@ -14,13 +20,12 @@ export const snapshotNameSchema = z
   .string()
   .regex(snapshotNamePattern, 'must be snapshot-<uuid> or backup.<uuid>.snap.<unix time>');
 
-/** Block sizes: a power of two from 512 bytes to 4 MiB. */
 export const blockSizeSchema = z
   .number()
   .int()
-  .min(512)
-  .max(4 * 1024 * 1024)
-  .refine((value) => Number.isInteger(Math.log2(value)), 'must be a power of two');
+  .min(leastBlockBytes)
+  .max(largestBlockBytes)
+  .refine(isPowerOfTwo, 'must be a power of two');
 
 export const backendInfo = z
   .object({
@@ -89,7 +94,7 @@ export const deltaRequest = z
       .describe('refuse unless the previous snapshot is this one'),
     current_snapshot: snapshotNameSchema,
     merge_gap: bytes
-      .max(64 * 1024 * 1024)
+      .max(largestMergeGapBytes)
       .default(0)
       .describe('also send unchanged gaps of at most so many bytes between two changed ranges'),
   })

@@ -8,6 +8,7 @@ import { renderConfigReport } from '../../src/config/config-report.ts';
 import { agentUrlFor } from '../../src/config/delta-config.ts';
 import type { Problem } from '../../src/config/problem.ts';
 import { loadAgentConfig, loadServiceConfig, serviceConfigOf } from '../../src/config/service-config.ts';
+import { blockSizeSchema, deltaRequest } from '../../src/protocol/calls.ts';
 
 const base = `[DEFAULT]
 transport_url = rabbit://cinder:hunter2@r1,cinder:hunter2@r2:5673/vh
@@ -204,15 +205,44 @@ test('an object size that is no multiple of the block size is refused with one t
   expect(errorsOf(base, '[DEFAULT]\nbackup_file_size = 100000\n').join()).toContain('for example 98304');
 });
 
+test.each([0, 256, 511, 512, 1000, 65_536, 98_304, 4_194_304, 8_388_608, 16_777_216])(
+  'a block size of %d is refused where agents refuse it, with what to set and what follows',
+  (bytes) => {
+    const lines = `[DEFAULT]\nbackup_sha_block_size_bytes = ${bytes}\nbackup_file_size = ${16 * bytes}\n`;
+    const errors = errorsOf(base, lines);
+    if (blockSizeSchema.safeParse(bytes).success) expect(errors).toEqual([]);
+    else {
+      expect(errors).toEqual([
+        expect.stringMatching(
+          `backup_sha_block_size_bytes = ${bytes}: .*power of two from 512 to 4194304.*set it to 32768.*full`,
+        ),
+      ]);
+    }
+  },
+);
+
+test('a gap that is merged is at most what agents take', () => {
+  const most = 64 * 1024 ** 2;
+  const errorsFor = (beyond: number) =>
+    errorsOf(base, `[delta]\nobject_merge_gap_bytes = ${most + beyond}\n`);
+  const { merge_gap } = deltaRequest.shape;
+  expect([merge_gap.safeParse(most).success, merge_gap.safeParse(most + 1).success]).toEqual([true, false]);
+  expect(errorsFor(0)).toEqual([]);
+  expect(errorsFor(1)).toEqual([
+    expect.stringContaining(`= ${most + 1}: it must be an integer from 0 to ${most}`),
+  ]);
+});
+
 test('an unknown backup option is named in a warning, and one of another service is not', () => {
   const { warnings } = load(
     base,
-    '[DEFAULT]\nbackup_swfit_container = x\nbackup_use_same_host = true\nbackup_workers = 2\nbackup_ceph_pool = y\n',
+    '[DEFAULT]\nbackup_swfit_container = x\nbackup_use_same_host = true\nbackup_workers = 2\nbackup_ceph_pool = y\nbackup_container = /srv\n',
   );
   expect(warnings).toEqual([
     '/etc/2.conf:2: [DEFAULT] backup_swfit_container has no effect: there is no such option',
     '/etc/2.conf:4: [DEFAULT] backup_workers has no effect: one process serves all operations, with threads of its own ([delta] seal_threads)',
     '/etc/2.conf:5: [DEFAULT] backup_ceph_pool has no effect: it belongs to a driver that cinder-delta does not have',
+    '/etc/2.conf:6: [DEFAULT] backup_container has no effect: cinder-backup does not act on it either; each backup gets a directory of its own',
   ]);
 });
 
@@ -257,6 +287,51 @@ test('what is set and has no effect is told', () => {
   );
   expect(warnings).toHaveLength(2);
   for (const warning of warnings) expect(warning).toContain('has no effect');
+});
+
+test.each([
+  ['DEFAULT', 'use_syslog', 'true'],
+  ['DEFAULT', 'use_stderr', 'on'],
+  ['DEFAULT', 'default_log_levels', 'amqp=INFO'],
+  ['database', 'use_db_reconnect', 'true'],
+  ['database', 'db_retry_interval', '2'],
+  ['database', 'db_inc_retry_interval', 'no'],
+  ['database', 'db_max_retry_interval', '20'],
+  ['database', 'db_max_retries', '-1'],
+])('[%s] %s = %s is warned of: nothing acts on it', (section, name, value) => {
+  const { warnings } = load(base, `[${section}]\n${name} = ${value}\n`);
+  expect(warnings).toEqual([expect.stringContaining(`/etc/2.conf:2: [${section}] ${name} has no effect: `)]);
+});
+
+test('an option that nothing acts on may stand at its default', () => {
+  const lines = '[DEFAULT]\nuse_syslog = False\n[database]\ndb_max_retries = 20\ndb_inc_retry_interval = 1\n';
+  expect(load(base, lines).warnings).toEqual([]);
+});
+
+test.each([
+  ['', 55, 5],
+  ['max_pool_size = 1', 51, 1],
+  ['max_pool_size = 3\nmax_overflow = 0', 3, 3],
+  ['max_pool_size = 0\nmax_overflow = 7', Infinity, Infinity],
+  ['max_overflow = -1', Infinity, 5],
+])(
+  'with "%s" there are %d connections, of which %d stay open',
+  (lines, maxConnections, maxIdleConnections) => {
+    const { config } = load(base, `[database]\n${lines}\n`);
+    expect(config.database).toMatchObject({ maxConnections, maxIdleConnections });
+  },
+);
+
+test('the waiting of Galera is that of the server unless it is set', () => {
+  expect(load(base).config.database.mysqlWsrepSyncWait).toBeUndefined();
+  const { config } = load(base, '[database]\nmysql_wsrep_sync_wait = 1\n');
+  expect(config.database.mysqlWsrepSyncWait).toBe(1);
+});
+
+test('new services are enabled, and messages live for thirty days, unless it is said otherwise', () => {
+  expect(load(base).config.core).toMatchObject({ enableNewServices: true, messageTtlMs: 2_592_000_000 });
+  const { config } = load(base, '[DEFAULT]\nenable_new_services = false\nmessage_ttl = 60\n');
+  expect(config.core).toMatchObject({ enableNewServices: false, messageTtlMs: 60_000 });
 });
 
 test('the rules of quotas are those of cinder', () => {

@@ -80,6 +80,12 @@ test('references look in their own section, then in DEFAULT, and in a named sect
   expect(settings.read('other', table)).toMatchObject({ name: '/o-e', path: '/d/3' });
 });
 
+test('the same reference in another section is another option, and no circle', () => {
+  const settings = settingsOf('[DEFAULT]\nroot = <$other.name>\n[other]\nname = $root\nroot = /o\n');
+  expect(settings.read('DEFAULT', table).root).toBe('</o>');
+  expect(settings.problems).toEqual([]);
+});
+
 test('two dollar signs, or one after a backslash, are one dollar sign', () => {
   expect(
     settingsOf(String.raw`[DEFAULT]
@@ -121,6 +127,12 @@ test('an empty number is no value where there is no default, and a problem where
 test('a reference to an empty number is empty, and only the number is a problem', () => {
   const settings = settingsOf('[DEFAULT]\ncount =\nname = <$count>\n');
   expect(settings.read('DEFAULT', table)).toMatchObject({ name: '<>', count: 3 });
+  expect(settings.problems.map(({ option }) => option)).toEqual(['count']);
+});
+
+test('a number that refers to nothing is an empty one', () => {
+  const settings = settingsOf('[DEFAULT]\noptional = $secret\ncount = $secret\nname = <$count>\n');
+  expect(settings.read('DEFAULT', table)).toMatchObject({ optional: undefined, name: '<>', count: 3 });
   expect(settings.problems.map(({ option }) => option)).toEqual(['count']);
 });
 

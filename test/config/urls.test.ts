@@ -53,8 +53,9 @@ test('database URLs of MySQL, PostgreSQL and SQLite are read as SQLAlchemy does'
     password: 'p@ss',
     database: 'cinder',
     socketPath: undefined,
-    tls: { caFile: '/ca.pem', certFile: undefined, keyFile: undefined, verify: 'ca' },
-    charset: 'utf8',
+    localAddress: undefined,
+    tls: { caFile: '/ca.pem', certFile: undefined, keyFile: undefined, verify: 'host' },
+    isTlsOptional: false,
   });
   expect(parseDatabaseUrl('postgresql://cinder@[::1]/cinder?sslmode=verify-full')).toMatchObject({
     dialect: 'postgresql',

@@ -180,7 +180,7 @@ export function cinderRows(open: OpenEmpty): void {
         projectId: String(message?.['project_id']),
         requestId: String(message?.['request_id']),
       },
-      now,
+      { now, timeToLiveMs: 30 * 86_400_000 },
     );
     expect(await rowOf('backups', backup?.['id'])).toEqual(plain(backup ?? {}));
     expect({ ...(await rowOf('volumes', volume?.['id'])), service_uuid: null }).toEqual({

@@ -37,7 +37,9 @@ export function serviceStatements(open: OpenEmpty): void {
       .values({ host, binary: 'cinder-backup', report_count: 7, deleted: false, disabled: false, ...changes })
       .execute();
   };
-  const register = async () => await registerBackupService(database.sql, 'refhost', 'nova', start);
+  const service = { host: 'refhost', availabilityZone: 'nova', enableNewServices: true };
+  const register = async (changes: { enableNewServices?: boolean } = {}) =>
+    await registerBackupService(database.sql, { ...service, ...changes }, start);
 
   test('a host without a row gets one with the columns that Cinder fills', async () => {
     const id = await register();
@@ -67,6 +69,17 @@ export function serviceStatements(open: OpenEmpty): void {
     expect(await rows()).toMatchObject([
       { id, report_count: 7, disabled: true, rpc_current_version: '2.4', object_current_version: '1.39' },
     ]);
+  });
+
+  test('where new services are not enabled a new row is disabled, also one in place of a removed one', async () => {
+    const enableNewServices = false;
+    await insert('refhost', { deleted: true });
+    const id = await register({ enableNewServices });
+    await register({ enableNewServices: true });
+    expect(await rows()).toMatchObject([{ disabled: false }, { id, disabled: true }]);
+    await database.sql.updateTable('services').set({ disabled: false }).where('id', '=', id).execute();
+    expect(await register({ enableNewServices })).toBe(id);
+    expect((await rows())[1]).toMatchObject({ disabled: false });
   });
 
   test('rows of other services, other hosts and removed ones are not taken', async () => {

@@ -5,12 +5,20 @@ import { BackupError } from '../../src/model/errors.ts';
 
 type FakeWire = Wire & { isUsable: boolean; isClosed: boolean };
 
-function rig(changes: { maxConnections?: number; waitMs?: number; recycleMs?: number } = {}) {
+function rig(
+  changes: {
+    maxConnections?: number;
+    maxIdleConnections?: number;
+    waitMs?: number;
+    recycleMs?: number;
+  } = {},
+) {
   const wires: FakeWire[] = [];
   const time = { ms: 0, refuse: false };
   const pool = createPool({
     server: 'db:3306',
     maxConnections: 2,
+    maxIdleConnections: 2,
     waitMs: 20,
     recycleMs: 1000,
     clock: { now: () => new Date(time.ms) },
@@ -51,12 +59,28 @@ test('no more connections are open than allowed, and the next waits for one', as
   expect(wires).toHaveLength(2);
 });
 
+test('of the connections that are given back only so many stay open', async () => {
+  const { pool, wires } = rig({ maxConnections: 3, maxIdleConnections: 1 });
+  const taken = [await pool.take(), await pool.take(), await pool.take()];
+  for (const wire of taken) pool.give(wire);
+  expect(wires.map(({ isClosed }) => isClosed)).toEqual([false, true, true]);
+  expect(await pool.take()).toBe(taken[0]);
+});
+
+test('there may be any number of connections', async () => {
+  const { pool, wires } = rig({ maxConnections: Infinity, maxIdleConnections: Infinity });
+  const taken = [];
+  for (let count = 0; count < 100; count += 1) taken.push(await pool.take());
+  for (const wire of taken) pool.give(wire);
+  expect(wires.filter(({ isClosed }) => isClosed)).toEqual([]);
+});
+
 test('who waits too long is told which option to raise', async () => {
   const { pool } = rig({ maxConnections: 1 });
   await pool.take();
   await expect(pool.take()).rejects.toMatchObject({
     code: 'database-unavailable',
-    message: expect.stringContaining('max_pool_size'),
+    message: expect.stringContaining('max_pool_size or max_overflow'),
   });
 });
 

@@ -13,6 +13,7 @@ const postgres = (code: string, severity: string | undefined = 'ERROR') =>
 
 test.each([
   ['a deadlock', mysql(1213)],
+  ['a row that was changed since it was read', mysql(1020)],
   ['a lock that is not given', mysql(1205)],
   ['a Galera node that is not ready', mysql(1047)],
   ['a server that is read-only for now', mysql(1290)],
@@ -49,6 +50,7 @@ test.each([
 test.each([
   ['a wrong password', 'config-invalid', mysql(1045)],
   ['a wrong password', 'config-invalid', postgres('28P01', 'FATAL')],
+  ['a variable that the server does not have', 'config-invalid', mysql(1193)],
   ['a second row of the same id', 'already-exists', mysql(1062)],
   ['a second row of the same id', 'already-exists', postgres('23505')],
   ['a text that is too long', 'message-invalid', mysql(1406)],

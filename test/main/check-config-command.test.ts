@@ -76,9 +76,20 @@ test('the head says what it comes to', async () => {
     "#  keys  Barbican at the public endpoint of the request's catalog",
     '#  agent  refhost@ceph at http://refhost:8777',
     '#  limits  15 operations at once, 512 MiB of buffers',
-    "#  operator's API  http://127.0.0.1:8778",
+    "#  operator's API  http://127.0.0.1:8790",
     '',
   ]);
+});
+
+test.each([
+  ['mysql://c:p@db/cinder?ssl_ca=/ca', 'mysql c@db:3306, database cinder, over TLS'],
+  ['postgresql://c:p@db/cinder', 'postgresql c@db:5432, database cinder, over TLS where the server has it'],
+  ['postgresql://c:p@db/cinder?sslmode=disable', 'postgresql c@db:5432, database cinder, without TLS'],
+  ['postgresql://c:p@/cinder?host=/run/pg', 'postgresql c@/run/pg, database cinder, without TLS'],
+])('the head says of %s: %s', async (url, line) => {
+  const text = cinderConf.replace(/^connection = .*$/mu, `connection = ${url}`);
+  const { out } = await check('--config-file', await write('cinder.conf', text));
+  expect(out).toMatch(new RegExp(`^#   rows +${line}$`, 'mu'));
 });
 
 test('a later file wins, and says so', async () => {

@@ -58,6 +58,15 @@ test('the gap that is merged follows the block size', async () => {
   expect(options.mergeGapBytes).toBe(65_536);
 });
 
+test.each([
+  ['--block-size', 512, 4 * 1024 ** 2],
+  ['--merge-gap-bytes', 0, 64 * 1024 ** 2],
+])('%s is from %d to %d, as agents take it', async (flag, least, most) => {
+  const read = (value: number) => parseServiceFlags([flag, String(value), '--object-bytes', '4194304']);
+  for (const value of [least, most]) await expect(read(value)).resolves.toBeDefined();
+  await expect(read(2 * most)).rejects.toThrow(`from ${least} to ${most}`);
+});
+
 test('everything that is wrong is told at once', async () => {
   const args =
     '--port 99999 --codec lzma --block-size 1000 --object-bytes 1001 --memory-mib x --unknown 1 extra';

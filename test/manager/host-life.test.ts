@@ -39,7 +39,7 @@ afterEach(async () => {
   await database.close();
 });
 
-function createLife(of: Database): HostLife {
+function createLife(of: Database, changes: { enableNewServices?: boolean } = {}): HostLife {
   return createHostLife({
     database: of,
     bus: {
@@ -59,6 +59,7 @@ function createLife(of: Database): HostLife {
     },
     host: 'refhost',
     availabilityZone: 'nova',
+    enableNewServices: true,
     driverName,
     reportIntervalMs: 10_000,
     capabilitiesIntervalMs: 60_000,
@@ -66,6 +67,7 @@ function createLife(of: Database): HostLife {
     wait: time.wait,
     clock: { now: () => time.now() },
     log: createLogger({ level: 'silent' }),
+    ...changes,
   });
 }
 
@@ -226,6 +228,18 @@ test('a row that was removed is made anew', async () => {
   ]);
 });
 
+test('where new services are not enabled the row is disabled, also one that is made anew', async () => {
+  life = createLife(database, { enableNewServices: false });
+  await begin();
+  await database.sql.updateTable('services').set({ deleted: true }).execute();
+  await time.pass(20_000);
+  const rows = await database.sql.selectFrom('services').select(['deleted', 'disabled']).execute();
+  expect(rows).toEqual([
+    { deleted: 1, disabled: 1 },
+    { deleted: 0, disabled: 1 },
+  ]);
+});
+
 test('a database that is away for a while does not end the heartbeat', async () => {
   let isAway = false;
   const sql = new Proxy(database.sql, {
@@ -258,6 +272,7 @@ test('a scheduler that cannot be told does not stop the heartbeat', async () => 
     checkStore: () => Promise.resolve({ ready: true, findings: [] }),
     host: 'refhost',
     availabilityZone: 'nova',
+    enableNewServices: true,
     driverName,
     reportIntervalMs: 10_000,
     capabilitiesIntervalMs: 60_000,

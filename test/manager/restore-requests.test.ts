@@ -168,7 +168,8 @@ test('a message that cannot be written does not keep the rows from being put rig
     projectId: 'p',
     requestId: 'r',
   } as const;
-  await expect(insertFailureMessage(rig.database.sql, about, new Date())).rejects.toThrow();
+  const when = { now: new Date(), timeToLiveMs: 1000 };
+  await expect(insertFailureMessage(rig.database.sql, about, when)).rejects.toThrow();
 });
 
 test('a request that names another volume than the row is refused, and the restore of the row stays', async () => {

@@ -159,6 +159,7 @@ export function createRig(
       rowTimeoutMs: 10_000,
       watchIntervalMs: changes.watchIntervalMs ?? 3_600_000,
       serviceDownMs: 60_000,
+      messageTtlMs: 3_600_000,
       agentTimeoutMs: changes.agentTimeoutMs ?? 10_000,
       keepSnapshots: changes.keepSnapshots ?? 1,
       quota: changes.quota ?? null,
@@ -217,7 +218,8 @@ export function createRig(
     row,
     async addService(host, secondsAgo) {
       const seen = new Date(Date.now() - secondsAgo * 1000);
-      await registerBackupService(database.sql, host, 'nova', seen);
+      const service = { host, availabilityZone: 'nova', enableNewServices: true };
+      await registerBackupService(database.sql, service, seen);
     },
     async settled() {
       while (unsettled.size > 0) await Promise.all(unsettled);

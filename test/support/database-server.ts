@@ -151,11 +151,13 @@ export function databaseConfig(url: string, changes: Partial<DatabaseConfig> = {
   return {
     url: parseDatabaseUrl(url),
     maxConnections: 5,
+    maxIdleConnections: 5,
     recycleSeconds: 3600,
     poolTimeoutMs: undefined,
     connectAttempts: 10,
     connectRetryMs: 6000,
     mysqlSqlMode: 'TRADITIONAL',
+    mysqlWsrepSyncWait: undefined,
     ...changes,
   };
 }

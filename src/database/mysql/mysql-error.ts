@@ -10,6 +10,7 @@ const full = new Set([
 
 /** The server said no, and may say yes later; nothing of the statement, or of its transaction, was done. */
 const refusals = new Set([
+  1020, // a row was changed since it was read: with innodb_snapshot_isolation (on from MariaDB 11.6) a rollback, as of a deadlock
   1040, // too many connections
   1047, // WSREP has not yet prepared node for application use (Galera)
   1203, // too many connections of this user
@@ -36,6 +37,7 @@ const codes: ReadonlyMap<number, ErrorCode> = new Map([
   [1045, 'config-invalid'], // user or password
   [1049, 'config-invalid'], // unknown database
   [1130, 'config-invalid'], // host not allowed
+  [1193, 'config-invalid'], // no such variable: wsrep_sync_wait without Galera
   [1698, 'config-invalid'],
   [1251, 'config-invalid'], // authentication method
   [3159, 'config-invalid'], // server wants TLS

@@ -1,6 +1,7 @@
 /** One connection to MySQL or MariaDB through mysql2: rows as texts and numbers, times without fraction, strict mode. */
+import { connect, type Socket } from 'node:net';
 import { createConnection, type Connection, type ConnectionOptions, type SslOptions } from 'mysql2/promise';
-import type { DatabaseTls } from '../../config/database-url.ts';
+import type { DatabaseTls } from '../../config/database-tls.ts';
 import { BackupError } from '../../model/errors.ts';
 import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs, withDeadline } from '../server/deadline.ts';
 import { readTlsFiles } from '../server/pem-file.ts';
@@ -13,6 +14,8 @@ export type MysqlLogin = {
   readonly host: string;
   readonly port: number;
   readonly socketPath: string | undefined;
+  /** Where the connection comes from; undefined: the system chooses. */
+  readonly localAddress: string | undefined;
   readonly user: string;
   readonly password: string;
   readonly database: string;
@@ -20,9 +23,11 @@ export type MysqlLogin = {
   readonly statementTimeoutMs: number;
   /** `mysql_sql_mode`; empty: that of the server. */
   readonly sqlMode: string;
+  /** `mysql_wsrep_sync_wait`; undefined: that of the server. */
+  readonly wsrepSyncWait: number | undefined;
 };
 
-/** Logs in and sets the session's sql_mode, as oslo.db does. Errors as OpenWire. */
+/** Logs in and sets the session's variables, as oslo.db does. Errors as OpenWire. */
 export async function openMysqlWire(login: MysqlLogin): Promise<Wire> {
   const at = { server: login.server, what: 'be reached', lost: 'undone' } as const;
   let connection: Connection;
@@ -33,7 +38,7 @@ export async function openMysqlWire(login: MysqlLogin): Promise<Wire> {
   }
   const wire = wireOf(connection, login);
   try {
-    await prepareSession(wire, login.sqlMode);
+    await prepareSession(wire, login);
     return wire;
   } catch (error) {
     await wire.close();
@@ -43,7 +48,7 @@ export async function openMysqlWire(login: MysqlLogin): Promise<Wire> {
 
 async function connectionOptions(login: MysqlLogin): Promise<ConnectionOptions> {
   const { host, port, socketPath, user, password, database, tls } = login;
-  const place = socketPath === undefined ? { host, port } : { socketPath };
+  const place = socketPath === undefined ? { host, port, stream: () => openSocket(login) } : { socketPath };
   const ssl = tls === undefined || socketPath !== undefined ? {} : { ssl: await sslOptions(tls) };
   return {
     ...place,
@@ -53,11 +58,25 @@ async function connectionOptions(login: MysqlLogin): Promise<ConnectionOptions> 
     database,
     charset: 'utf8mb4',
     connectTimeout: connectTimeoutMs,
-    enableKeepAlive: true,
-    keepAliveInitialDelay: keepAliveDelayMs,
     dateStrings: true,
     supportBigNumbers: true,
   };
+}
+
+/**
+ * mysql2 names no server to the TLS of Node where `host` is an address, and Node then compares the certificate with
+ * `localhost`, unless the socket knows the host (`_host`, which Node sets for names only; lib/internal/tls/wrap.js).
+ */
+function openSocket({ host, port, localAddress }: MysqlLogin): Socket {
+  const socket = connect({
+    host,
+    port,
+    ...(localAddress === undefined ? {} : { localAddress }),
+    noDelay: true,
+    keepAlive: true,
+    keepAliveInitialDelay: keepAliveDelayMs,
+  });
+  return Object.assign(socket, { _host: host });
 }
 
 async function sslOptions(tls: DatabaseTls): Promise<SslOptions> {
@@ -68,8 +87,9 @@ async function sslOptions(tls: DatabaseTls): Promise<SslOptions> {
 }
 
 /** mysql2 writes values into the text of a statement with backslashes, which NO_BACKSLASH_ESCAPES would take for themselves. */
-async function prepareSession(wire: Wire, sqlMode: string): Promise<void> {
+async function prepareSession(wire: Wire, { sqlMode, wsrepSyncWait }: MysqlLogin): Promise<void> {
   await wire.run('set session autocommit = 1', []);
+  if (wsrepSyncWait !== undefined) await wire.run('set session wsrep_sync_wait = ?', [wsrepSyncWait]);
   if (sqlMode !== '') await wire.run('set session sql_mode = ?', [sqlMode]);
   const { rows } = await wire.run('select @@session.sql_mode as mode', []);
   const mode = rows[0]?.['mode'];

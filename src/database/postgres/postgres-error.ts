@@ -58,6 +58,15 @@ export function postgresError(
   return new BackupError('database-unavailable', message, { cause: error, details: { outcome } });
 }
 
+/**
+ * Whether a connection may be taken without TLS that was refused with it: the server has none, or none that fits, or lets us
+ * in without it only (pg_hba.conf, hostnossl).
+ */
+export function isTlsDeclined(error: unknown): boolean {
+  const code = error instanceof Error && 'code' in error ? String(error.code) : '';
+  return code === '28000' || /^(?:EPROTO$|ERR_SSL_)/u.test(code) || isTlsRefusal(code, messageOf(error));
+}
+
 /** The certificate, or the server's lack of one, is wrong now and will be then. */
 function isTlsRefusal(code: string, message: string): boolean {
   return (

@@ -1,11 +1,11 @@
 /** One connection to PostgreSQL through pg: rows as texts, numbers and booleans; times as UTC text. */
 import type { ConnectionOptions } from 'node:tls';
 import { Client, TypeOverrides, types } from 'pg';
-import type { DatabaseTls } from '../../config/database-url.ts';
+import type { DatabaseTls } from '../../config/database-tls.ts';
 import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs, withDeadline } from '../server/deadline.ts';
 import { readTlsFiles } from '../server/pem-file.ts';
 import { toServerValue, type Row, type Wire } from '../server/wire.ts';
-import { postgresError } from './postgres-error.ts';
+import { isTlsDeclined, postgresError } from './postgres-error.ts';
 
 export type PostgresLogin = {
   readonly server: string;
@@ -16,20 +16,36 @@ export type PostgresLogin = {
   readonly password: string;
   readonly database: string;
   readonly tls: DatabaseTls | undefined;
+  /** Without TLS where the server declines it, as libpq does with sslmode prefer. */
+  readonly isTlsOptional: boolean;
   readonly statementTimeoutMs: number;
 };
 
 /** Logs in. Errors as OpenWire. */
 export async function openPostgresWire(login: PostgresLogin): Promise<Wire> {
   const at = { server: login.server, what: 'be reached', lost: 'undone' } as const;
-  const { host, port, socketPath, user, password, database, tls } = login;
+  const tls = login.socketPath === undefined ? login.tls : undefined;
+  try {
+    return await logIn(login, tls);
+  } catch (error) {
+    if (tls === undefined || !login.isTlsOptional || !isTlsDeclined(error)) throw postgresError(at, error);
+  }
+  try {
+    return await logIn(login, undefined);
+  } catch (error) {
+    throw postgresError(at, error);
+  }
+}
+
+async function logIn(login: PostgresLogin, tls: DatabaseTls | undefined): Promise<Wire> {
+  const { host, port, socketPath, user, password, database } = login;
   const client = new Client({
     host: socketPath ?? host,
     port,
     user,
     password,
     database,
-    ssl: tls === undefined || socketPath !== undefined ? false : await tlsOptions(tls),
+    ssl: tls === undefined ? false : await tlsOptions(tls),
     connectionTimeoutMillis: connectTimeoutMs,
     keepAlive: true,
     keepAliveInitialDelayMillis: keepAliveDelayMs,
@@ -42,7 +58,7 @@ export async function openPostgresWire(login: PostgresLogin): Promise<Wire> {
     return wire;
   } catch (error) {
     await wire.close();
-    throw postgresError(at, error);
+    throw error;
   }
 }
 

@@ -1,6 +1,6 @@
 /** Certificates and keys that the URL of [database] connection names. */
 import { readFile } from 'node:fs/promises';
-import type { DatabaseTls } from '../../config/database-url.ts';
+import type { DatabaseTls } from '../../config/database-tls.ts';
 import { BackupError } from '../../model/errors.ts';
 
 /** The text of the file, or undefined if none is named; `config-invalid` if it cannot be read. */

@@ -1,6 +1,7 @@
 /**
- * Connections to one server, as many as [database] max_pool_size allows at once. The newest idle one is taken first; one that
- * is lost or older than connection_recycle_time is closed instead of being used again.
+ * Connections to one server: at once as many as [database] max_pool_size and max_overflow allow together, of which
+ * max_pool_size stay open. The newest idle one is taken first; one that is lost or older than connection_recycle_time is closed
+ * instead of being used again.
  */
 import { createBudget } from '../../async/limit.ts';
 import type { Clock } from '../../model/clock.ts';
@@ -21,12 +22,14 @@ export function createPool(options: {
   readonly server: string;
   readonly open: OpenWire;
   readonly maxConnections: number;
+  /** At least 1. */
+  readonly maxIdleConnections: number;
   readonly waitMs: number;
   /** Negative: for ever. */
   readonly recycleMs: number;
   readonly clock: Clock;
 }): Pool {
-  const { server, open, maxConnections, waitMs, recycleMs, clock } = options;
+  const { server, open, maxConnections, maxIdleConnections, waitMs, recycleMs, clock } = options;
   const slots = createBudget(maxConnections);
   const idle: Wire[] = [];
   const taken = new Map<Wire, () => void>();
@@ -48,7 +51,7 @@ export function createPool(options: {
     } catch (cause) {
       throw new BackupError(
         'database-unavailable',
-        `none of ${maxConnections} connections to ${server} became free within ${waitMs / 1000} s: raise [database] max_pool_size`,
+        `none of ${maxConnections} connections to ${server} became free within ${waitMs / 1000} s: raise [database] max_pool_size or max_overflow`,
         { cause },
       );
     }
@@ -80,7 +83,7 @@ export function createPool(options: {
       const release = taken.get(wire);
       if (release === undefined) return;
       taken.delete(wire);
-      if (isClosed || !isFresh(wire)) dismiss(wire);
+      if (isClosed || !isFresh(wire) || idle.length >= maxIdleConnections) dismiss(wire);
       else idle.push(wire);
       release();
     },

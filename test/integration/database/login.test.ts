@@ -4,6 +4,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { sql as raw } from 'kysely';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import type { Database } from '../../../src/database/database.ts';
 import { makeCertificates, type CertificateFiles } from '../../support/certificates.ts';
 import {
   makeCinderDatabase,
@@ -84,14 +85,16 @@ for (const kind of ['mariadb', 'postgresql'] as const) {
       const query =
         kind === 'mariadb' ? `?ssl_ca=${own.caFile}` : `?sslmode=verify-ca&sslrootcert=${own.caFile}`;
       const database = await open(server.url('cinder', { query }));
-      const cipher =
-        kind === 'mariadb'
-          ? raw<{ value: string }>`select variable_value as value from information_schema.session_status
-              where variable_name = 'Ssl_cipher'`
-          : raw<{ value: string }>`select cipher as value from pg_stat_ssl where pid = pg_backend_pid()`;
-      const { rows } = await cipher.execute(database.sql);
+      const cipher = await cipherOf(database);
       await database.close();
-      expect(rows[0]?.value).toMatch(/^TLS_|-GCM-/);
+      expect(cipher).toMatch(/^TLS_|-GCM-/);
+    });
+
+    test(`without options there is ${kind === 'mariadb' ? 'no TLS' : 'the TLS that the server has'}`, async () => {
+      const database = await open(server.url('cinder'));
+      const cipher = await cipherOf(database);
+      await database.close();
+      expect(cipher === '').toBe(kind === 'mariadb');
     });
 
     test('TLS with another authority is refused at once', async () => {
@@ -109,7 +112,44 @@ for (const kind of ['mariadb', 'postgresql'] as const) {
       });
     });
 
+    const cipherOf = async ({ sql }: Database) => {
+      const query =
+        kind === 'mariadb'
+          ? raw<{ value: string }>`select variable_value as value from information_schema.session_status
+              where variable_name = 'Ssl_cipher'`
+          : raw<{ value: string }>`select cipher as value from pg_stat_ssl where pid = pg_backend_pid()`;
+      const { rows } = await query.execute(sql);
+      return rows[0]?.value;
+    };
+
+    test('a certificate of another host is refused where the host is checked, and taken where it is not', async () => {
+      const loose =
+        kind === 'mariadb'
+          ? `?ssl_ca=${own.caFile}&ssl_check_hostname=false`
+          : `?sslmode=verify-ca&sslrootcert=${own.caFile}`;
+      const strict =
+        kind === 'mariadb' ? `?ssl_ca=${own.caFile}` : `?sslmode=verify-full&sslrootcert=${own.caFile}`;
+      const byName = (query: string) => server.url('cinder', { query }).replace('127.0.0.1', 'localhost');
+      await expect(open(byName(strict))).rejects.toMatchObject({ code: 'config-invalid' });
+      await (await open(byName(loose))).close();
+      await (await open(server.url('cinder', { query: strict }))).close();
+    });
+
     if (kind === 'mariadb') {
+      test('a connection comes from the address that the URL names', async () => {
+        const opening = open(server.url('cinder', { query: '?bind_address=127.0.0.2' }));
+        await expect(opening).rejects.toThrow(/Host '127\.0\.0\.2' is not allowed/);
+      });
+
+      test('wsrep_sync_wait is set where it is wanted, also on a server without Galera', async () => {
+        for (const mysqlWsrepSyncWait of [undefined, 0, 3]) {
+          const database = await openTestDatabase(server.url('cinder'), { mysqlWsrepSyncWait });
+          const { rows } = await raw`select @@session.wsrep_sync_wait as value`.execute(database.sql);
+          await database.close();
+          expect(rows).toEqual([{ value: mysqlWsrepSyncWait ?? 0 }]);
+        }
+      });
+
       test('the session is strict, and backslashes in values are only themselves', async () => {
         for (const mysqlSqlMode of ['TRADITIONAL', 'TRADITIONAL,NO_BACKSLASH_ESCAPES', '']) {
           const database = await openTestDatabase(server.url('cinder'), { mysqlSqlMode });

@@ -59,7 +59,7 @@ project_domain_id = default
 ${more}
 `;
   const { config } = serviceConfigOf({ files: [parseConfigFile('cinder.conf', text, [])], problems: [] });
-  return openKeys(config.keyManager, config.authToken?.credentials);
+  return openKeys(config.keyManager, config.ownCredentials);
 }
 
 const contextOf = async (user: string, project: string): Promise<BusContext> => {
