@@ -148,14 +148,16 @@ async function transfer(
   await requireObjects(resources.store, layers, signal);
   const kept = layers.map(({ metadata: { backupId, volumeMeta } }) => ({ backupId, volumeMeta }));
   const meta = await persist(() => planRestoredMeta(sql, kept, volume), rows);
-  // What is above may have taken minutes.
   const isStillOurs = async () => {
     requireTaken(await getVolume(sql, volume.id));
     await requireNoRival(environment, backup, volume.id);
   };
-  await persist(isStillOurs, anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
-  const target = await backend.openTarget(nameOnStorage(volume), targetBytes, signal);
-  await runRestore(resources, { chain: layers, target, progress: run.progress, signal });
+  const openTarget = async () => {
+    // What is above, and the wait for memory, may have taken minutes.
+    await persist(isStillOurs, anySignal([signal, AbortSignal.timeout(options.rowTimeoutMs)]));
+    return await backend.openTarget(nameOnStorage(volume), targetBytes, signal);
+  };
+  await runRestore(resources, { chain: layers, openTarget, progress: run.progress, signal });
   return meta;
 }
 

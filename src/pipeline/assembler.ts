@@ -43,8 +43,6 @@ export type Assembler = {
   end(): Promise<void>;
   /** Frees the slab that was being filled. */
   abandon(): void;
-  /** Objects so far. */
-  readonly objectCount: number;
 };
 
 type Filling = {
@@ -206,9 +204,6 @@ export function createAssembler(sizes: AssemblerSizes, output: AssemblerOutput):
     abandon() {
       filling?.slab.free();
       filling = null;
-    },
-    get objectCount() {
-      return objectCount;
     },
   };
 }

@@ -98,7 +98,7 @@ async function transfer(
     await assembler.end();
     writer.end();
     await sink.settle();
-    await store.flush(job.place.container, signal);
+    await store.flush(job.place.container, job.place.prefix, signal);
     writer.objectsStored();
     await writer.done;
     return reads.total;

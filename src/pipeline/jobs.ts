@@ -73,8 +73,11 @@ export type BackupOutcome = {
 export type RestoreJob = {
   /** Full backup first, the wanted one last. */
   readonly chain: readonly Layer[];
-  /** Not smaller than the backup; what lies beyond is not touched. */
-  readonly target: RestoreTarget;
+  /**
+   * Opens the target: not smaller than the backup; what lies beyond is not touched. Asked once, when the restore has its memory; the
+   * restore closes what it gets.
+   */
+  readonly openTarget: () => Promise<RestoreTarget>;
   readonly progress: Progress;
   readonly signal: AbortSignal;
 };

@@ -2,7 +2,8 @@
  * The memory of the pipelines. All operations of a process share one budget, the declared ceiling:
  *
  *   slab      = min(25 MiB, ceiling / 10), in whole blocks, and up to whole 64 KiB; no object of data of ours is larger, whatever size is configured.
- *               Objects of zeros, which take no slab, are up to 50 MiB
+ *               Objects of zeros, which take no slab, are up to 50 MiB. A slab of one block is 64 KiB longer: the stored bytes of objects
+ *               larger than it pass beside the block
  *   fixed     = 8 MiB and the digests of one slab's blocks for each slab: hash lists on their way, batches of a comparison
  *   backup    = fixed + slabs:  at least 2 (volume bytes, and the bodies made of them), at most 2 * (threads + 1);
  *               with codec none the volume bytes are the bodies: at least 1, at most threads + 2;
@@ -12,7 +13,8 @@
  *               flight gives
  *
  * An operation takes its least in one request before it begins, and ends with that alone, so operations cannot wait for each
- * other in a circle. What it takes beyond is only taken while nobody waits, and goes back with each use.
+ * other in a circle. Places at an agent come after it: whoever has a stream or a target open has its memory. What it takes beyond is
+ * only taken while nobody waits, and goes back with each use.
  */
 import { digestBytes } from '../model/digest.ts';
 import { BackupError } from '../model/errors.ts';
@@ -59,7 +61,8 @@ export function memoryNeed(
 ): MemoryNeed {
   const { blockSize, threads, windowBytes = 0 } = options;
   const objectBytes = slabObjectBytes(capacity, blockSize);
-  const slabBytes = Math.ceil(objectBytes / memoryUnitBytes) * memoryUnitBytes;
+  const besideBytes = objectBytes === blockSize ? memoryUnitBytes : 0;
+  const slabBytes = Math.ceil((objectBytes + besideBytes) / memoryUnitBytes) * memoryUnitBytes;
   const slabCost = slabBytes + (objectBytes / blockSize) * digestBytes;
   const single = kind === 'backup' && options.codec === 'none';
   const leastSlabs = single ? 1 : 2;

@@ -38,12 +38,20 @@ const getsInFlight = 8;
 /** Cinder's default, where nothing tells another. */
 const defaultBlockSize = 32_768;
 
+/** Who takes the volume's bytes. */
+export type VolumeTaker = {
+  /** Zeros that need not be fetched. */
+  zero(extent: Extent): Promise<void>;
+  /** Checked bytes and the digests of their blocks. They live until it resolves. */
+  data(offset: number, bytes: Buffer, digests: Buffer, blockSize: number): Promise<void>;
+};
+
 export type ChainReader = {
-  /** Zeros that need not be fetched; null if everything is to be fetched. */
-  readonly zero: ((extent: Extent) => Promise<void>) | null;
-  /** Checked bytes of the volume and the digests of their blocks; null if nobody wants them. They live until it resolves. */
-  readonly data:
-    ((offset: number, bytes: Buffer, digests: Buffer, blockSize: number) => Promise<void>) | null;
+  /**
+   * Opens the taker: asked once, when the reading has its memory, so that nobody who waits for memory holds a place that others need.
+   * Null if nobody wants the bytes: everything is fetched then.
+   */
+  readonly openTaker: (() => Promise<VolumeTaker>) | null;
   /** Errors of the store that are faults of one object; any other ends the reading. */
   readonly faultCodes: readonly ErrorCode[];
   /** An object has a fault; throws to stop. */
@@ -116,7 +124,9 @@ async function readPlanned(
     const { faultCodes } = reader;
     const tools = { resources, slabs, gets: createBudget(getsInFlight), progress, faultCodes };
     try {
-      await dispatchAll({ chain, newest, reader, tools, group, list, objectBytes: need.objectBytes }, plan);
+      const taker = reader.openTaker === null ? null : await reader.openTaker();
+      const { objectBytes } = need;
+      await dispatchAll({ chain, newest, reader, taker, tools, group, list, objectBytes }, plan);
       await group.settle();
       return lengthBytes;
     } catch (error) {
@@ -168,6 +178,7 @@ type Run = {
   readonly chain: readonly Layer[];
   readonly newest: Layer;
   readonly reader: ChainReader;
+  readonly taker: VolumeTaker | null;
   readonly tools: FetchTools;
   readonly group: TaskGroup;
   readonly list: HashList;
@@ -177,7 +188,7 @@ type Run = {
 
 /** Begins every object in order, as slabs become free; small ones together. */
 async function dispatchAll(run: Run, plan: Iterable<PlannedObject>): Promise<void> {
-  const { reader, group, objectBytes } = run;
+  const { reader, taker, group, objectBytes } = run;
   let { window } = run.list;
   let batch: FetchedObject[] = [];
   let batchBytes = 0;
@@ -207,8 +218,8 @@ async function dispatchAll(run: Run, plan: Iterable<PlannedObject>): Promise<voi
     window?.releaseBelow(planned.segments[0]?.offset ?? 0);
     const digests = await fromList((from) => from.collect(planned.segments));
     const object = fetchedOf(run, planned, digests);
-    if (object.isZero && reader.zero !== null) {
-      for (const segment of planned.segments) await reader.zero(segment);
+    if (object.isZero && taker !== null) {
+      for (const segment of planned.segments) await taker.zero(segment);
       continue;
     }
     const { length } = object.source;
@@ -295,7 +306,7 @@ async function readBatch(
     for (const segment of faults.length > 0 ? [] : segments) {
       const end = at + blockCount(segment.length, blockSize) * digestBytes;
       const part = bytes.subarray(segment.offset, segment.offset + segment.length);
-      await run.reader.data?.(offset + segment.offset, part, digests.subarray(at, end), blockSize);
+      await run.taker?.data(offset + segment.offset, part, digests.subarray(at, end), blockSize);
       at = end;
     }
     run.tools.progress.doneBytes += totalLength(object.planned.segments);
@@ -304,17 +315,16 @@ async function readBatch(
 
 /** Reads an object that is larger than a slab, piece by piece. */
 async function readLarge(run: Run, object: FetchedObject, slab: Slab, signal: AbortSignal): Promise<void> {
-  const { tools, reader } = run;
+  const { tools, taker } = run;
   const { resources, progress } = tools;
   const { entry, segments } = object.planned;
-  const { data } = reader;
   const { blockSize } = run.list;
   let digestAt = 0;
   const take = async (offset: number, bytes: Buffer) => {
     const end = digestAt + blockCount(bytes.length, blockSize) * digestBytes;
     const digests = object.source.digests.subarray(digestAt, end);
     digestAt = end;
-    await data?.(entry.offset + offset, bytes, digests, blockSize);
+    await taker?.data(entry.offset + offset, bytes, digests, blockSize);
     progress.doneBytes += bytes.length;
   };
   const pieces = async function* () {
@@ -325,18 +335,18 @@ async function readLarge(run: Run, object: FetchedObject, slab: Slab, signal: Ab
     }
   };
   const read = async () => {
-    if (data === null && (await holdsOurZeros(object, tools, signal))) return [];
+    if (taker === null && (await holdsOurZeros(object, tools, signal))) return [];
     return await resources.sealer.unsealStream({
       ...object.source,
       slab: slab.memory,
       pieces: pieces(),
-      take: data === null ? null : take,
+      take: taker === null ? null : take,
       signal,
     });
   };
   const faults = await withLimit(tools.gets, read, signal).catch((error: unknown) => [faultOf(error, tools)]);
   report(run, object, faults);
-  if (data === null) progress.doneBytes += totalLength(segments);
+  if (taker === null) progress.doneBytes += totalLength(segments);
 }
 
 function report({ reader }: Run, { planned, layer }: FetchedObject, faults: readonly ObjectFault[]): void {

@@ -5,41 +5,32 @@
  */
 import { createBudget, withLimit } from '../async/limit.ts';
 import { digestBytes, zeroDigest } from '../model/digest.ts';
-import { BackupError, isBackupError } from '../model/errors.ts';
+import { BackupError, invariant, isBackupError } from '../model/errors.ts';
+import type { RestoreTarget } from '../volume/block-source.ts';
 import { absentReason } from './fetch-batch.ts';
-import type { BadRange, Layer, PipelineResources, RestoreJob } from './jobs.ts';
-import { readChain } from './read-chain.ts';
+import type { BadRange, Layer, PipelineResources, Progress, RestoreJob } from './jobs.ts';
+import { readChain, type VolumeTaker } from './read-chain.ts';
 
 /** Zeros inside data that are at least so long are written as zeros: a hole is worth that much more than a longer write. */
 const leastZeroBytes = 64 * 1024;
 
 /**
  * Restores the newest layer of `job.chain`. When it returns, the target has everything on stable storage. Throws `corrupt` or
- * `object-missing` naming the object, `chain-broken`, `cancelled`, and what store and target throw, after the target was aborted.
+ * `object-missing` naming the object, `chain-broken`, `cancelled`, and what store and target throw, after the target, if it was opened,
+ * was aborted.
  */
 export async function runRestore(resources: PipelineResources, job: RestoreJob): Promise<void> {
-  const { chain, target, progress, signal } = job;
-  const turn = createBudget(1);
-  const write = (work: () => Promise<void>) => withLimit(turn, work);
+  const { chain, progress, signal } = job;
+  const opened: { target: RestoreTarget | null } = { target: null };
   try {
     await readChain(
       resources,
       { chain, progress, signal },
       {
-        zero: async ({ offset, length }) => {
-          await write(() => target.writeZero(offset, length));
-          progress.doneBytes += length;
+        openTaker: async () => {
+          opened.target = await job.openTarget();
+          return takerOf(opened.target, progress);
         },
-        data: (offset, bytes, digests, blockSize) =>
-          write(async () => {
-            for (const run of zeroRuns(bytes.length, digests, blockSize)) {
-              if (run.isZero) await target.writeZero(offset + run.start, run.length);
-              else {
-                await target.writeData(offset + run.start, bytes.subarray(run.start, run.start + run.length));
-                progress.sentBytes += run.length;
-              }
-            }
-          }),
         faultCodes: ['object-missing'],
         fault: (bad, layer) => {
           throw faultError(bad, layer);
@@ -49,12 +40,35 @@ export async function runRestore(resources: PipelineResources, job: RestoreJob):
         },
       },
     );
-    await target.finish();
+    invariant(opened.target !== null, 'what was read had a taker');
+    await opened.target.finish();
   } catch (error) {
     const reason = signal.aborted && !isBackupError(error) ? signal.reason : error;
-    await Promise.allSettled([target.abort(reason)]);
+    await Promise.allSettled([opened.target?.abort(reason)]);
     throw reason;
   }
+}
+
+/** Writes to the target, one call at a time. */
+function takerOf(target: RestoreTarget, progress: Progress): VolumeTaker {
+  const turn = createBudget(1);
+  const write = (work: () => Promise<void>) => withLimit(turn, work);
+  return {
+    async zero({ offset, length }) {
+      await write(() => target.writeZero(offset, length));
+      progress.doneBytes += length;
+    },
+    data: (offset, bytes, digests, blockSize) =>
+      write(async () => {
+        for (const run of zeroRuns(bytes.length, digests, blockSize)) {
+          if (run.isZero) await target.writeZero(offset + run.start, run.length);
+          else {
+            await target.writeData(offset + run.start, bytes.subarray(run.start, run.start + run.length));
+            progress.sentBytes += run.length;
+          }
+        }
+      }),
+  };
 }
 
 type ByteRun = { readonly start: number; readonly length: number; readonly isZero: boolean };

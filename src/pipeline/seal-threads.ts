@@ -1,16 +1,17 @@
 /** A fixed number of sealing threads and a queue of tasks before them. A thread that dies is replaced. */
 import { Worker, type Transferable } from 'node:worker_threads';
+import type { Logger } from '../log.ts';
 import { BackupError, messageOf } from '../model/errors.ts';
 import type { TaskResult, WorkerAnswer, WorkerReady, WorkerSettings, WorkerTask } from './worker-messages.ts';
 
 export type SealThreads = {
-  readonly count: number;
   readonly deflate: string;
-  /** Runs a task when a thread is free. Throws what the task threw, or `bug` if its thread died. */
+  /** Runs a task when a thread is free. Throws what the task threw, or `bug` if its thread died or none can be started. */
   run<K extends WorkerTask['kind']>(
     task: Extract<WorkerTask, { kind: K }>,
     transfer?: readonly Transferable[],
   ): Promise<TaskResult[K]>;
+  /** Ends the threads when they have run what waits; if the last of them dies meanwhile, the rest fails. */
   close(): Promise<void>;
 };
 
@@ -21,7 +22,7 @@ type Waiting = {
   readonly reject: (reason: BackupError) => void;
 };
 
-type Thread = { readonly worker: Worker; current: Waiting | null };
+type Thread = { readonly worker: Worker; isReady: boolean; current: Waiting | null };
 
 const workerEntry = new URL(
   `./seal-worker.${import.meta.url.endsWith('.ts') ? 'ts' : 'js'}`,
@@ -32,9 +33,10 @@ const workerEntry = new URL(
 export async function startSealThreads(
   count: number,
   settings: WorkerSettings,
-  entry: URL = workerEntry,
+  { entry = workerEntry, log }: { readonly entry?: URL; readonly log?: Logger | undefined } = {},
 ): Promise<SealThreads> {
   const queue: Waiting[] = [];
+  /** Those that are ready, and those that start. */
   const threads = new Set<Thread>();
   const idle: Thread[] = [];
   let closing = false;
@@ -49,6 +51,7 @@ export async function startSealThreads(
       thread.worker.ref();
       thread.worker.postMessage(next.task, next.transfer);
     }
+    // Not while one starts: a thread that is terminated while it loads a native module takes the process with it.
     if (queue.length === 0 && idle.length === threads.size) settled?.();
   };
 
@@ -65,12 +68,13 @@ export async function startSealThreads(
   const start = (): Promise<string> =>
     new Promise((resolve, reject) => {
       const worker = new Worker(entry, { workerData: settings, name: 'seal' });
-      const thread: Thread = { worker, current: null };
+      const thread: Thread = { worker, isReady: false, current: null };
+      threads.add(thread);
       let reason: unknown;
       worker.once('message', (ready: WorkerReady) => {
         worker.on('message', (answer: WorkerAnswer) => finish(thread, answer));
         worker.unref();
-        threads.add(thread);
+        thread.isReady = true;
         idle.push(thread);
         resolve(ready.deflate);
         serve();
@@ -79,34 +83,40 @@ export async function startSealThreads(
         reason = error;
       });
       worker.once('exit', (code) => {
-        const death = new BackupError(
-          'bug',
-          `a sealing thread has died (${reason === undefined ? `exit code ${code}` : messageOf(reason)}): see the log of the process, then run the operation again`,
-          { cause: reason },
-        );
-        reject(death);
-        if (!threads.delete(thread)) return;
+        const death = deathOf(reason, reason === undefined ? `exit code ${code}` : messageOf(reason));
+        threads.delete(thread);
         const at = idle.indexOf(thread);
         if (at >= 0) idle.splice(at, 1);
         thread.current?.reject(death);
-        if (closing) return;
-        start().catch((error: unknown) => {
-          if (threads.size > 0) return;
-          const failure = error instanceof BackupError ? error : death;
-          for (const waiting of queue.splice(0)) waiting.reject(failure);
-        });
+        reject(death);
+        if (thread.isReady && !closing) replace();
+        else forsake(death);
       });
     });
 
+  /** Nobody runs what waits if there is no thread left. */
+  const forsake = (death: BackupError) => {
+    if (threads.size === 0) for (const waiting of queue.splice(0)) waiting.reject(death);
+    serve();
+  };
+
+  /** Without the new thread the others go on. Where there are none, the next task tries it again. */
+  const replace = () => {
+    start().catch((err: unknown) => {
+      log?.error({ err, living: threads.size, wanted: count }, 'a sealing thread could not be started');
+      forsake(err instanceof BackupError ? err : deathOf(err, messageOf(err)));
+    });
+  };
+
   const names = await Promise.all(Array.from({ length: count }, start));
   return {
-    count,
     deflate: names[0] ?? 'none',
     run: (task, transfer = []) => {
       if (closing) return Promise.reject(new BackupError('cancelled', 'the sealer is closed'));
       return new Promise((resolve, reject) => {
         // The kind of a task fixes the type of its result: seal-worker.ts answers by the same table.
         queue.push({ task, transfer, resolve: resolve as (result: unknown) => void, reject });
+        if (threads.size === 0) replace();
         serve();
       });
     },
@@ -119,6 +129,11 @@ export async function startSealThreads(
       await Promise.all([...threads].map((thread) => thread.worker.terminate()));
     },
   };
+}
+
+function deathOf(cause: unknown, why: string): BackupError {
+  const message = `a sealing thread has died (${why}): see the log of the process, then run the operation again`;
+  return new BackupError('bug', message, { cause });
 }
 
 function errorOf(answer: Extract<WorkerAnswer, { kind: 'failed' }>): BackupError {

@@ -4,6 +4,7 @@
  * from the call until its promise settles.
  */
 import { availableParallelism } from 'node:os';
+import { createBudget, withLimit } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import type { Codec } from '../model/codec.ts';
 import { createPageMemory } from '../model/page-memory.ts';
@@ -123,9 +124,12 @@ const keptZeroBodies = 256;
 /** Starts the threads. Throws `bug` if they cannot be started. */
 export async function createSealer(options: SealerOptions): Promise<Sealer> {
   const count = options.threads ?? Math.min(4, availableParallelism());
-  const threads = await startSealThreads(count, { effort: options.zlibEffort ?? 'balanced' });
-  options.log?.info({ deflate: threads.deflate, threads: count }, 'sealing threads are ready');
+  const { log } = options;
+  const threads = await startSealThreads(count, { effort: options.zlibEffort ?? 'balanced' }, { log });
+  log?.info({ deflate: threads.deflate, threads: count }, 'sealing threads are ready');
   const zeroBodies = new Map<string, Promise<SealedObject>>();
+  /** An object in pieces keeps its thread while it waits for the store or its taker: one thread is for those that wait for nobody. */
+  const inPieces = createBudget(Math.max(1, count - 1));
 
   return {
     deflate: threads.deflate,
@@ -163,7 +167,7 @@ export async function createSealer(options: SealerOptions): Promise<Sealer> {
       return made;
     },
     unseal: (jobs) => threads.run({ kind: 'unseal', jobs }),
-    unsealStream: (job) => unsealInPieces(threads, job),
+    unsealStream: (job) => withLimit(inPieces, () => unsealInPieces(threads, job), job.signal),
     close: () => threads.close(),
   };
 }

@@ -6,6 +6,7 @@ import { createHash } from 'node:crypto';
 import type { MessagePort } from 'node:worker_threads';
 import { createQueue } from '../async/queue.ts';
 import { digestBytes } from '../model/digest.ts';
+import { invariant } from '../model/errors.ts';
 import { BodyFault, faults } from './codecs/body-codec.ts';
 import type { BodyCodecs } from './codecs/open-codecs.ts';
 import type { ObjectFault, UnsealStreamJob } from './sealer.ts';
@@ -46,6 +47,7 @@ export function cutCells(slabBytes: number, blockSize: number): Cells {
   const outBytes = Math.max(blockSize, Math.floor(Math.min(largestCell, half / 4) / blockSize) * blockSize);
   const outCells = Math.max(1, Math.min(4, Math.floor(half / outBytes)));
   const inBytes = Math.min(largestCell, Math.floor((slabBytes - outCells * outBytes) / 4));
+  invariant(inBytes > 0, `a slab of ${slabBytes} bytes has no room beside a block of ${blockSize}`);
   return { inCells: 4, inBytes, outCells, outBytes, outStart: slabBytes - outCells * outBytes };
 }
 

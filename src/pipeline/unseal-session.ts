@@ -4,7 +4,7 @@ import { createQueue } from '../async/queue.ts';
 import { cancelledBy } from '../model/errors.ts';
 import type { SealThreads } from './seal-threads.ts';
 import type { ObjectFault, UnsealStreamJob } from './sealer.ts';
-import { cutCells, type FromWorker, type ToWorker } from './unseal-pieces.ts';
+import { cutCells, type Cells, type FromWorker, type ToWorker } from './unseal-pieces.ts';
 
 /** Runs one session. Throws what reading, taking, or the signal throws, after the thread has let go of the slab. */
 export async function unsealInPieces(
@@ -38,8 +38,8 @@ export async function unsealInPieces(
   job.signal.addEventListener('abort', abort, { once: true });
   if (job.signal.aborted) abort();
 
-  const feeding = feed(job, free[Symbol.asyncIterator](), port).catch(fail);
-  const taking = take(job, filled, port).catch(fail);
+  const feeding = feed(job, cells, free[Symbol.asyncIterator](), port).catch(fail);
+  const taking = take(job, cells, filled, port).catch(fail);
   const deliver = job.take !== null;
   try {
     const faults = await threads.run(
@@ -63,8 +63,12 @@ export async function unsealInPieces(
   }
 }
 
-async function feed(job: UnsealStreamJob, free: AsyncIterator<number>, port: MessagePort): Promise<void> {
-  const cells = cutCells(job.slab.byteLength, job.blockSize);
+async function feed(
+  job: UnsealStreamJob,
+  cells: Cells,
+  free: AsyncIterator<number>,
+  port: MessagePort,
+): Promise<void> {
   for await (const piece of job.pieces) {
     for (let at = 0; at < piece.length; at += cells.inBytes) {
       const cell = await free.next();
@@ -79,10 +83,10 @@ async function feed(job: UnsealStreamJob, free: AsyncIterator<number>, port: Mes
 
 async function take(
   job: UnsealStreamJob,
+  cells: Cells,
   filled: AsyncIterable<Extract<FromWorker, { kind: 'bytes' }>>,
   port: MessagePort,
 ): Promise<void> {
-  const cells = cutCells(job.slab.byteLength, job.blockSize);
   for await (const { cell, offset, length } of filled) {
     const bytes = Buffer.from(job.slab, cells.outStart + cell * cells.outBytes, length);
     await job.take?.(offset, bytes);

@@ -24,8 +24,7 @@ export async function runVerify(resources: PipelineResources, job: VerifyJob): P
   const bad = createBadRanges();
   const whole = { offset: 0, length: chainLengthBytes(chain.map(({ metadata }) => metadata)) };
   const reader: ChainReader = {
-    zero: null,
-    data: null,
+    openTaker: null,
     faultCodes: objectFaultCodes,
     fault: (range) => bad.add(range),
     listFault(error, { metadata: { backupId }, place }) {

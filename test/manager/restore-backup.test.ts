@@ -178,6 +178,28 @@ test.each([
   },
 );
 
+test('a volume that was taken away while its restore waited for memory is not opened', async () => {
+  const { memory } = rig.environment.resources;
+  const target = await rig.addVolume(sizeBytes, 9);
+  let opened = 0;
+  rig.overrides.openTarget = () => {
+    opened += 1;
+    return Promise.reject(new BackupError('bug', 'the target was opened'));
+  };
+  const release = await memory.acquire(memory.capacity);
+  const running = rig.restore(increment.id, target);
+  await expect.poll(() => memory.waiting).toBe(1);
+  const step = { from: ['restoring-backup'], to: 'in-use' } as const;
+  await moveVolume(rig.database.sql, target, step, {}, new Date());
+  release();
+  const { operation } = await running;
+  expect(operation.error?.message).toContain(
+    'expected volume status restoring-backup,creating but got in-use',
+  );
+  expect(opened).toBe(0);
+  expect(await rig.volumeStatus(target)).toBe('in-use');
+});
+
 test('objects too many, and an absent one that a newer layer hides, do not hinder a restore', async () => {
   const { signal } = new AbortController();
   await rig.change(volumeId, 0, sizeBytes, 3);

@@ -1,5 +1,5 @@
 import { hash } from 'node:crypto';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { BackupError } from '../../src/model/errors.ts';
 import { createSealer, type ObjectFault, type Sealer } from '../../src/pipeline/sealer.ts';
 import type { StreamPlan } from '../../src/protocol/calls.ts';
@@ -71,6 +71,30 @@ describe('objects larger than a slab', () => {
     expect(reader.memory.held).toBe(0);
   });
 
+  test.for([
+    [64 * 1024, mebibyte],
+    [4 * mebibyte, 48 * mebibyte],
+  ] as const)(
+    'are restored and verified also where a slab is one block of %d bytes',
+    { timeout: 15_000 },
+    async ([blockSize, ceiling]) => {
+      const store = createMemoryStore();
+      const writer = createPipelineRun(store, sealer, 512 * mebibyte);
+      const volume = createMemoryVolume(9 * blockSize + 512);
+      volume.write([{ offset: 0, length: 9 * blockSize + 512 }]);
+      const source = volume.source(volume.snapshot(), { blockSize });
+      const { layer } = await writer.backup({ source, objectBytes: 9 * blockSize });
+      expect(layer.metadata.objects.at(0)?.length).toBeGreaterThan(blockSize);
+      const reader = createPipelineRun(store, sealer, ceiling);
+      reader.chain.push(...writer.chain);
+      const target = createMemoryTarget(volume.bytes.length, createRandom());
+      await reader.restore(target);
+      expect(target.bytes.equals(volume.bytes)).toBe(true);
+      expect(await reader.verify()).toMatchObject({ checkedBytes: volume.bytes.length, badCount: 0 });
+      expect(reader.memory.peak).toBeLessThanOrEqual(ceiling);
+    },
+  );
+
   test('a body that breaks off, or is cancelled, ends the restore and gives everything back', async () => {
     const store = createMemoryStore();
     const writer = createPipelineRun(store, sealer, 64 * mebibyte);
@@ -90,7 +114,8 @@ describe('objects larger than a slab', () => {
     const again = createMemoryTarget(volume.bytes.length, createRandom());
     const running = reader.restore(again, controller.signal);
     running.catch(() => undefined);
-    setImmediate(() => controller.abort(new BackupError('cancelled', 'enough')));
+    await vi.waitFor(() => broken.assertAllFired());
+    controller.abort(new BackupError('cancelled', 'enough'));
     await expect(running).rejects.toMatchObject({ code: 'cancelled' });
     expect([target.state, again.state]).toEqual(['aborted', 'aborted']);
     expect(reader.memory.held).toBe(0);

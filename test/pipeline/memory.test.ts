@@ -4,6 +4,7 @@ import { BackupError } from '../../src/model/errors.ts';
 import { largestSlabBytes, memoryNeed } from '../../src/pipeline/memory.ts';
 import { createSealer, type Sealer } from '../../src/pipeline/sealer.ts';
 import { openSlabs } from '../../src/pipeline/slabs.ts';
+import { cutCells } from '../../src/pipeline/unseal-pieces.ts';
 import { createFaultyStore } from '../support/faulty-store.ts';
 import { createMemoryStore } from '../support/memory-store.ts';
 import { createMemoryTarget, createMemoryVolume } from '../support/memory-volume.ts';
@@ -27,8 +28,8 @@ describe('the formula', () => {
     expect(need.leastBytes + (need.mostSlabs - need.leastSlabs) * need.slabCost).toBeLessThan(capacity / 3);
   });
 
-  test('under any ceiling that is accepted the least fits, with every block size', () => {
-    for (const blockSize of [512, 4096, 32_768, mebibyte, 4 * mebibyte]) {
+  test('under any ceiling that is accepted the least fits, and larger objects pass through a slab, with every block size', () => {
+    for (const blockSize of [512, 4096, 32_768, 65_536, 131_071, mebibyte, 4 * mebibyte]) {
       for (let capacity = mebibyte / 4; capacity < 1024 * mebibyte; capacity *= 1.3) {
         for (const kind of ['backup', 'restore'] as const) {
           try {
@@ -37,6 +38,11 @@ describe('the formula', () => {
             expect(need.objectBytes % blockSize).toBe(0);
             expect(need.objectBytes).toBeGreaterThan(0);
             expect(need.slabBytes).toBeGreaterThanOrEqual(need.objectBytes);
+            expect(need.slabCost).toBeGreaterThan(need.slabBytes);
+            const { inCells, inBytes, outCells, outBytes, outStart } = cutCells(need.slabBytes, blockSize);
+            expect(inBytes).toBeGreaterThan(0);
+            expect(inCells * inBytes).toBeLessThanOrEqual(outStart);
+            expect(outStart + outCells * outBytes).toBe(need.slabBytes);
           } catch (error) {
             expect(error).toMatchObject({ code: 'limit-exceeded' });
             expect(capacity).toBeLessThan(4 * blockSize + 2 * mebibyte);

@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest';
 import { BackupError } from '../../src/model/errors.ts';
 import { sha256FileKey } from '../../src/layout/names.ts';
 import { zeroRuns } from '../../src/pipeline/restore.ts';
@@ -8,7 +8,7 @@ import { digestBytes, zeroDigest } from '../../src/model/digest.ts';
 import { createFaultPlanStore } from '../support/fault-plan-store.ts';
 import { createFaultyStore } from '../support/faulty-store.ts';
 import { createMemoryStore, type MemoryStore } from '../support/memory-store.ts';
-import { createMemoryTarget, createMemoryVolume } from '../support/memory-volume.ts';
+import { createMemoryTarget, createMemoryVolume, type MemoryTarget } from '../support/memory-volume.ts';
 import { createPipelineRun, newProgress, testContainer, type PipelineRun } from '../support/pipeline-run.ts';
 import { createRandom } from '../support/random-volume.ts';
 
@@ -283,7 +283,7 @@ describe('damage', () => {
     scene.store.corrupt(testContainer, list, (bytes) => Buffer.concat([bytes, Buffer.from(']')]));
     const target = createMemoryTarget(scene.content.length, random);
     await expect(scene.run.restore(target)).rejects.toMatchObject({ code: 'corrupt' });
-    expect(target.state).toBe('aborted');
+    expect(target.written).toEqual({ data: 0, zero: 0 });
     expect((await scene.run.verify()).badRanges.map(({ object }) => object)).toEqual([list]);
   });
 
@@ -387,8 +387,71 @@ describe('what is fetched and written', () => {
   });
 });
 
+describe('the target', () => {
+  test('is opened when the restore has its memory, so that it keeps no place at the agent from who has some', async () => {
+    const scene = await makeScene('zlib');
+    const { memory } = scene.run;
+    const release = await memory.acquire(memory.capacity);
+    const target = createMemoryTarget(scene.content.length, createRandom());
+    let opened = 0;
+    const running = scene.run.restore(async () => {
+      opened += 1;
+      return target;
+    });
+    await expect.poll(() => memory.waiting).toBe(1);
+    expect(opened).toBe(0);
+    release();
+    await running;
+    expect(opened).toBe(1);
+    expect(target.state).toBe('finished');
+    expect(target.bytes.equals(scene.content)).toBe(true);
+  });
+
+  test('is never opened by a restore that is cancelled while it waits for memory', async () => {
+    const scene = await makeScene('zlib');
+    const { memory } = scene.run;
+    const release = await memory.acquire(memory.capacity);
+    const controller = new AbortController();
+    let opened = 0;
+    const running = scene.run.restore(() => {
+      opened += 1;
+      return Promise.reject(new Error('a target was opened'));
+    }, controller.signal);
+    running.catch(() => undefined);
+    await expect.poll(() => memory.waiting).toBe(1);
+    controller.abort(new BackupError('cancelled', 'enough'));
+    await expect(running).rejects.toMatchObject({ code: 'cancelled', message: 'enough' });
+    release();
+    expect([opened, memory.held, memory.waiting]).toEqual([0, 0, 0]);
+  });
+
+  test('that cannot be opened ends the restore with that error before anything is fetched', async () => {
+    const scene = await makeScene('zlib');
+    const faulty = createFaultyStore(scene.store);
+    const run = createPipelineRun(faulty, sealer, 16 * mebibyte);
+    run.chain.push(...scene.run.chain);
+    const error = new BackupError('agent-unavailable', 'the agent is gone');
+    await expect(run.restore(() => Promise.reject(error))).rejects.toBe(error);
+    expect(faulty.history.filter((call) => /^get .*-\d{5}$/.test(call))).toEqual([]);
+    expect(run.memory.held).toBe(0);
+  });
+
+  test('that is opened while the restore is cancelled is aborted', async () => {
+    const scene = await makeScene('zlib');
+    const target = createMemoryTarget(scene.content.length, createRandom());
+    const controller = new AbortController();
+    const running = scene.run.restore(async () => {
+      controller.abort(new BackupError('cancelled', 'enough'));
+      return target;
+    }, controller.signal);
+    await expect(running).rejects.toMatchObject({ code: 'cancelled', message: 'enough' });
+    expect(target.state).toBe('aborted');
+    expect(scene.run.memory.held).toBe(0);
+  });
+});
+
 describe('failures around it', () => {
-  test('each call of the store failing once ends the restore with that error, and aborts the target', async () => {
+  test('each call of the store failing once ends the restore with that error, and aborts a target that was opened', async () => {
     const random = createRandom();
     const scene = await makeScene('zlib');
     const { chain } = scene.run;
@@ -401,8 +464,13 @@ describe('failures around it', () => {
       const error = new BackupError('store-unavailable', `planned fault ${at}`);
       faulty.plan({ at, error });
       const target = createMemoryTarget(scene.content.length, random);
-      await expect(run.restore(target), `call ${at}`).rejects.toBe(error);
-      expect(target.state).toBe('aborted');
+      let ending: MemoryTarget['state'] = 'open';
+      const open = () => {
+        ending = 'aborted';
+        return Promise.resolve(target);
+      };
+      await expect(run.restore(open), `call ${at}`).rejects.toBe(error);
+      expect(target.state).toBe(ending);
       expect(run.memory.held).toBe(0);
       faulty.plan({ at, error });
       await expect(run.verify(), `verify, call ${at}`).rejects.toBe(error);
@@ -425,14 +493,15 @@ describe('failures around it', () => {
 
   test('cancelling while an object is awaited ends it as cancelled', async () => {
     const scene = await makeScene('zlib');
-    const store = createFaultPlanStore(scene.store, { call: 'get', at: 1, when: 'stall', of: '-0' });
+    const store = createFaultPlanStore(scene.store, { call: 'get', at: 1, when: 'stall', of: '-0000' });
     const run = createPipelineRun(store, sealer, 16 * mebibyte);
     run.chain.push(...scene.run.chain);
     const target = createMemoryTarget(scene.content.length, createRandom());
     const controller = new AbortController();
     const running = run.restore(target, controller.signal);
     running.catch(() => undefined);
-    setImmediate(() => controller.abort(new BackupError('cancelled', 'enough')));
+    await vi.waitFor(() => store.assertAllFired());
+    controller.abort(new BackupError('cancelled', 'enough'));
     await expect(running).rejects.toMatchObject({ code: 'cancelled', message: 'enough' });
     expect(target.state).toBe('aborted');
     expect(run.memory.held).toBe(0);

@@ -140,7 +140,7 @@ describe('threads', () => {
       });
       parentPort.postMessage({ kind: 'ready', deflate: 'none' });`;
     const entry = new URL(`data:text/javascript,${encodeURIComponent(program)}`);
-    const threads = await startSealThreads(2, { effort: 'speed' }, entry);
+    const threads = await startSealThreads(2, { effort: 'speed' }, { entry });
     const run = (length: number) => threads.run({ kind: 'zeros', length, codec: 'zlib' });
     const deaths = await Promise.allSettled([13, 1, 13, 2, 3, 13, 4].map(run));
     expect(deaths.map((each) => (each.status === 'fulfilled' ? each.value : each.reason.code))).toEqual([
@@ -156,6 +156,33 @@ describe('threads', () => {
     await expect(run(1)).rejects.toMatchObject({ code: 'cancelled' });
   });
 
+  test('objects that come in pieces, and have to wait for them, leave a thread to the other tasks', async () => {
+    const bytes = patternBytes(0, 10 * blockSize, 1);
+    const { promise: gate, resolve: open } = Promise.withResolvers<void>();
+    const unsealing = Array.from({ length: sealer.threads }, () =>
+      sealer.unsealStream({
+        codec: 'none',
+        length: bytes.length,
+        md5: hash('md5', bytes, 'hex'),
+        blockSize,
+        segments: [{ offset: 0, length: bytes.length }],
+        digests: digestsOf(bytes),
+        slab: new SharedArrayBuffer(65_536),
+        pieces: (async function* () {
+          await gate;
+          yield bytes;
+        })(),
+        take: null,
+        signal: new AbortController().signal,
+      }),
+    );
+    // The second begins when all that were asked for before it could have begun.
+    for (const blocks of [123, 124])
+      expect((await sealer.sealZeros(blocks * 512, 'zstd')).codec).toBe('zstd');
+    open();
+    expect(await Promise.all(unsealing)).toEqual([[], []]);
+  });
+
   test('closing waits for tasks that run', async () => {
     const other = await createSealer({ threads: 1, zlibEffort: 'size' });
     const running = [other.sealZeros(30_000_000, 'zlib'), other.sealZeros(20_000_000, 'zlib')];
@@ -165,6 +192,6 @@ describe('threads', () => {
 
   test('that cannot start fail as a bug', async () => {
     const entry = new URL(`data:text/javascript,${encodeURIComponent('throw new Error("no")')}`);
-    await expect(startSealThreads(1, { effort: 'speed' }, entry)).rejects.toMatchObject({ code: 'bug' });
+    await expect(startSealThreads(1, { effort: 'speed' }, { entry })).rejects.toMatchObject({ code: 'bug' });
   });
 });

@@ -33,7 +33,8 @@ export type PipelineRun = {
   backup(
     options: BackupOptions,
   ): Promise<BackupOutcome & { readonly progress: Progress; readonly layer: Layer }>;
-  restore(target: RestoreTarget, signal?: AbortSignal): Promise<Progress>;
+  /** Into a target that is there, or one that is opened when it is asked for. */
+  restore(target: RestoreTarget | (() => Promise<RestoreTarget>), signal?: AbortSignal): Promise<Progress>;
   verify(signal?: AbortSignal): ReturnType<typeof runVerify>;
 };
 
@@ -98,7 +99,8 @@ export function createPipelineRun(store: ObjectStore, sealer: Sealer, ceilingByt
     },
     async restore(target, signal = new AbortController().signal) {
       const progress = newProgress();
-      await runRestore(resources, { chain, target, progress, signal });
+      const openTarget = typeof target === 'function' ? target : () => Promise.resolve(target);
+      await runRestore(resources, { chain, openTarget, progress, signal });
       return progress;
     },
     verify: (signal = new AbortController().signal) =>
