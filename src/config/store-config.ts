@@ -37,6 +37,7 @@ export type SwiftConfig = ChunkedConfig & {
   readonly auth: 'per_user' | 'single_user';
   /** per_user: base URL to which the project id is appended; else the catalog says it. */
   readonly url: string | undefined;
+  /** Of per_user without a URL. */
   readonly catalogInfo: CatalogInfo;
   readonly authUrl: string | undefined;
   readonly keystoneCatalogInfo: CatalogInfo;
@@ -47,6 +48,10 @@ export type SwiftConfig = ChunkedConfig & {
   readonly project: string | undefined;
   readonly userDomainName: string | undefined;
   readonly projectDomainName: string | undefined;
+  /**
+   * In the catalog of a request: that of Swift with per_user, of Keystone with single_user and no authUrl. One that is not there
+   * means the first endpoint.
+   */
   readonly regionName: string | undefined;
   readonly storagePolicy: string | undefined;
   readonly retryAttempts: number;

@@ -8,11 +8,11 @@ import { requireUuid } from '../model/names.ts';
 
 export type NamingKind = 'posix' | 'swift' | 's3';
 
-/** Numbers of objects that fit a name of ours; Python counts without a bound. */
 /** Digits of an object's number in its key. */
 const leastDigits = 5;
 const mostDigits = 12;
 const zeroCode = 0x30;
+const closingPattern = /^(.+)_(?:sha256file|metadata)$/su;
 
 /** The UTC time of a prefix, `YYYYMMDDhhmmss`. */
 export function prefixTime(at: Date): string {
@@ -73,11 +73,21 @@ export function objectNumber(prefix: string, key: string): number | undefined {
 }
 
 export function sha256FileKey(prefix: string): string {
-  return `${prefix}_sha256file`;
+  return `${closingPrefix(prefix)}sha256file`;
 }
 
 export function metadataKey(prefix: string): string {
-  return `${prefix}_metadata`;
+  return `${closingPrefix(prefix)}metadata`;
+}
+
+/** What the keys of a backup's two closing objects start with, and those of its data objects do not. */
+export function closingPrefix(prefix: string): string {
+  return `${prefix}_`;
+}
+
+/** The prefix of the backup that an object of this key closes; '' for any other key. */
+export function closedPrefix(key: string): string {
+  return closingPattern.exec(key)?.[1] ?? '';
 }
 
 function requireZone(zone: string): string {

@@ -1,16 +1,16 @@
 /**
  * A backup's closing documents in the store: reading a layer of a chain, checking that its objects are there, and
- * writing the documents of a new one. Order on the store: objects, `_sha256file`, `_metadata`; so a backup whose
+ * writing the `_metadata` of a new one. Order on the store: objects, `_sha256file`, `_metadata`; so a backup whose
  * `_metadata` is there is whole.
  */
 import { BackupError, isBackupError } from '../model/errors.ts';
 import { blockCount } from '../model/extent.ts';
 import type { ObjectStore } from '../store/object-store.ts';
 import { decodeMetadata, encodeMetadata, surveyMetadata } from './metadata.ts';
-import type { BackupHead, MetadataDocument, MetadataHead } from './metadata-document.ts';
+import type { MetadataDocument, MetadataHead } from './metadata-document.ts';
 import { metadataKey, objectKey, objectNumber, sha256FileKey } from './names.ts';
 import { createNumberSet, greatestNumber, type NumberSet } from './number-set.ts';
-import { encodeSha256File, readSha256File, type Sha256File } from './sha256-file.ts';
+import { readSha256File, type Sha256File } from './sha256-file.ts';
 
 /** Where the objects of one backup are: its row's `container` and `service_metadata`. */
 export type LayerPlace = { readonly container: string; readonly prefix: string };
@@ -162,22 +162,6 @@ async function strikeListed(
       if (!closing.delete(key) && !numbers.delete(objectNumber(prefix, key) ?? 0)) onExtra(key);
     }
   }
-}
-
-/**
- * Writes the `_sha256file` of a backup. When it returns, that and everything put before into the container survives a power
- * failure. `digests` gives every block of the volume.
- */
-export async function writeSha256File(
-  store: ObjectStore,
-  place: LayerPlace,
-  head: BackupHead,
-  blockSize: number,
-  digests: AsyncIterable<Buffer>,
-  signal: AbortSignal,
-): Promise<void> {
-  const body = encodeSha256File(head, blockSize, digests);
-  await store.putStream(place.container, sha256FileKey(place.prefix), body, { signal });
 }
 
 /** Writes the `_metadata` of a backup, after everything else. When it returns, the backup is whole on stable storage. */

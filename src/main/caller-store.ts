@@ -27,7 +27,7 @@ export function createCallerStore(
       put: async (container, key, body, options) => await store().put(container, key, body, options),
       putStream: async (container, key, body, options) =>
         await store().putStream(container, key, body, options),
-      flush: async (container, signal) => await store().flush(container, signal),
+      flush: async (container, prefix, signal) => await store().flush(container, prefix, signal),
       get: async (container, key, options) => await store().get(container, key, options),
       async *list(container, prefix, signal) {
         yield* store().list(container, prefix, signal);

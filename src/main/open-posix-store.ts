@@ -22,9 +22,9 @@ export type OpenedStore = {
 const posixLimits = { puts: 32, gets: 16 };
 const posixRetries = { attempts: 5, firstDelayMs: 100, maxDelayMs: 5000 };
 
-/** The store of a directory. */
-export function openPosixStore(directory: string, log: Logger): OpenedStore {
-  const posix = createPosixStore({ directory, log });
+/** The store of a directory, on which `share` has to be mounted if it is given. */
+export function openPosixStore(directory: string, log: Logger, share?: string): OpenedStore {
+  const posix = createPosixStore({ directory, log, share });
   const store = createRetryStore(createLimitStore(posix, createStoreLimits(posixLimits)), {
     policy: posixRetries,
     log,

@@ -43,7 +43,7 @@ export function openStore(config: StoreConfig, deps: StoreDeps): OpenedStore {
   const { log } = deps;
   switch (config.kind) {
     case 'posix':
-      return { ...openPosixStore(config.path, log), container: config.container };
+      return openPosixStore(config.path, log, config.nfsShare);
     case 'swift': {
       const policy = swiftRetryPolicy(config);
       const swift = createSwiftStore({

@@ -1,5 +1,5 @@
 /** A backup's objects in the store: where they are, and their removal. */
-import { metadataKey, sha256FileKey, type NamingKind } from '../layout/names.ts';
+import { closingPrefix, metadataKey, sha256FileKey, type NamingKind } from '../layout/names.ts';
 import type { Backup } from '../model/backup.ts';
 import { BackupError, isBackupError } from '../model/errors.ts';
 import type { BackupPlace } from '../pipeline/jobs.ts';
@@ -86,9 +86,10 @@ export async function removeObjects(store: ObjectStore, backup: Backup, signal: 
   isForeign(backup);
   const { container, prefix } = place;
   for (const key of [metadataKey(prefix), sha256FileKey(prefix)]) await store.remove(container, key, signal);
-  await store.flush(container, signal);
+  // No more than these: a data object that was lost must not keep the backup from going.
+  await store.flush(container, closingPrefix(prefix), signal);
   await removePrefix(store, container, prefix, signal);
   // Whoever forgets the row next must not have objects come back after a power failure.
-  await store.flush(container, signal);
+  await store.flush(container, prefix, signal);
   await store.removeContainer(container, signal);
 }

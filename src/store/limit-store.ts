@@ -55,7 +55,7 @@ export function createLimitStore(store: ObjectStore, { puts, gets }: StoreLimits
             limited(puts, put.signal, () => putMany(container, objects, put)),
         }),
     putStream: (container, key, body, put) => store.putStream(container, key, body, put),
-    flush: (container, signal) => store.flush(container, signal),
+    flush: (container, prefix, signal) => store.flush(container, prefix, signal),
     async get(container, key, get) {
       const { sizeBytes, body } = await limited(gets, get.signal, () => store.get(container, key, get));
       return { sizeBytes, body: limitedBody(body, get.signal) };

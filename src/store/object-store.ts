@@ -4,8 +4,8 @@
  * Every implementation passes test/contract/object-store.ts. Guarantees:
  * - `put` and `putStream` are atomic: a reader sees the whole object or none; an earlier object of that key is replaced.
  *   If they throw, a later reader may see the old object, the new one, or none, but never a part.
- * - After `put` an object can be read and listed. It survives a power failure after the next `flush`
- *   of its container. `putStream` is flushed when it returns, and so is all that was put before it.
+ * - After `put` an object can be read and listed. It survives a power failure after the next `flush` of its prefix. `putStream` is
+ *   flushed when it returns, and so is all that was put before it: of the backup that its key closes, if it closes one.
  * - Absent is `object-missing`; unreachable is `store-unavailable`; refused is `store-denied`; out of room is `store-full`.
  *   Only `store-unavailable` is retryable.
  * - All calls may run side by side. `remove` and `removeContainer` of something absent succeed.
@@ -44,8 +44,11 @@ export type ObjectStore = {
   ): Promise<void>;
   /** Stores what `body` yields; each piece is consumed before the next is asked for. Aborts without a trace if `body` throws. */
   putStream(container: string, key: string, body: AsyncIterable<Buffer>, options: PutOptions): Promise<void>;
-  /** Makes everything put into `container`, and everything removed from it, survive a power failure. Nothing to do where the store promises that already. */
-  flush(container: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Makes every object put whose key starts with `prefix`, and every removal of one, survive a power failure. Throws for as long as
+   * there is one that was lost before; what else the container holds is no matter. Nothing to do where the store promises that already.
+   */
+  flush(container: string, prefix: string, signal: AbortSignal): Promise<void>;
   /**
    * The bytes of an object in order. `sizeBytes` is known before the first byte. A piece belongs to its reader. The body must be
    * iterated: leaving the loop early releases the source; one that is never begun holds it until the signal aborts.

@@ -4,15 +4,16 @@
  * A sync starts by itself whenever none runs and 4 MiB wait. Bounded: at 1024 files or 64 MiB a second one starts, and puts
  * wait for those that do not keep up.
  *
- * After a failed sync the kernel calls the lost pages clean, so a second one would wrongly succeed: the failure is
- * delivered to every flush that covers those files, and is not retryable.
+ * After a failed sync the kernel calls the lost pages clean, so a second one would wrongly succeed: the files are remembered until
+ * they are removed or put anew, and the failure is delivered to every flush that covers one of them. It is not retryable.
  */
 import { constants, open, type FileHandle } from 'node:fs/promises';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
-import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
-import { attempt, posixError, systemCode } from './posix-error.ts';
+import { cancelledBy, throwIfAborted } from '../model/errors.ts';
+import { attempt, systemCode } from './posix-error.ts';
 import { isLocal } from './posix-file-systems.ts';
+import { createLosses, lostError } from './posix-losses.ts';
 
 const maxPendingFiles = 1024;
 const maxPendingBytes = 64 * 1024 * 1024;
@@ -35,11 +36,14 @@ export type Durability = {
   addRemoval(directory: string): void;
   /** Directories were made. */
   addDirectories(directory: string, made: readonly string[]): void;
-  /** Everything added for `directory` before the call is on stable storage when this returns. */
-  flush(directory: string, signal: AbortSignal): Promise<void>;
+  /**
+   * Everything added for `directory` before the call is on stable storage when this returns, but for files that do not start with
+   * `prefix`, whose loss is not told.
+   */
+  flush(directory: string, prefix: string, signal: AbortSignal): Promise<void>;
   /** The directory was removed: nothing of it needs to survive. */
   forget(directory: string): Promise<void>;
-  /** Waits for syncs that run, and forgets everything. */
+  /** Waits for syncs that run, and closes what is open. */
   settle(): Promise<void>;
 };
 
@@ -49,64 +53,81 @@ type Pending = {
   made: string[];
   hasRemoved: boolean;
   /** The directory itself, open since the first file: syncfs reports errors since the opening. */
-  readonly handle: Promise<FileHandle>;
-  /** The newest sync; each waits for the one before, and fails with it. */
+  handle: Promise<FileHandle>;
+  /** The newest sync; each waits for the one before. It fails if the directory itself could not be synced. */
   running: Promise<void>;
-  syncs: number;
+  /** The files of each sync that has not ended. */
+  readonly batches: Set<readonly string[]>;
 };
 
 export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durability {
   const directories = new Map<string, Pending>();
+  const losses = createLosses();
+  let hasLostWhole = false;
 
   const pendingOf = (directory: string): Pending => {
     let pending = directories.get(directory);
     if (pending === undefined) {
-      const handle = open(directory, constants.O_RDONLY | constants.O_DIRECTORY);
-      handle.catch(() => undefined);
+      const handle = openDirectory(directory);
       const running = Promise.resolve();
-      pending = { names: [], sizeBytes: 0, made: [], hasRemoved: false, handle, running, syncs: 0 };
+      const batches = new Set<readonly string[]>();
+      pending = { names: [], sizeBytes: 0, made: [], hasRemoved: false, handle, running, batches };
       directories.set(directory, pending);
     }
     return pending;
   };
 
-  const syncBatch = async (
-    directory: string,
-    pending: Pending,
-    names: readonly string[],
-    made: readonly string[],
-  ): Promise<void> => {
+  /**
+   * False unless all is synced. After a failure never again: of files that were being written meanwhile only their own sync tells
+   * that they were lost.
+   */
+  const syncWhole = async (directory: string, pending: Pending, handle: FileHandle): Promise<boolean> => {
+    const sync = hasLostWhole ? undefined : await findSyncFileSystem(directory);
+    if (sync === undefined) return false;
     try {
-      const handle = await pending.handle;
-      const syncWhole = names.length >= wholeFileSystemFrom ? await findSyncFileSystem(directory) : undefined;
-      if (syncWhole !== undefined) {
-        await syncWhole(handle.fd);
-        return;
-      }
-      await syncFiles(directory, names);
+      await sync(handle.fd);
+      return true;
+    } catch (error) {
+      hasLostWhole = true;
+      for (const names of [...pending.batches, pending.names]) losses.add(directory, names, error);
+      return false;
+    }
+  };
+
+  /** What concerns the directory itself stays pending until it is done. */
+  const syncBatch = async (directory: string, pending: Pending, names: readonly string[]): Promise<void> => {
+    const { made, hasRemoved } = pending;
+    if (names.length + made.length === 0 && !hasRemoved) return;
+    pending.made = [];
+    pending.hasRemoved = false;
+    let handle: FileHandle | undefined;
+    try {
+      handle = await pending.handle;
+      if (names.length >= wholeFileSystemFrom && (await syncWhole(directory, pending, handle))) return;
+      await syncFiles(directory, names, (name, error) => losses.add(directory, [name], error));
       await handle.sync();
       for (const path of made) await syncDirectory(dirname(path));
     } catch (error) {
       // Of a directory that is gone, with nothing put into it, nothing can come back.
       if (names.length === 0 && made.length === 0 && systemCode(error) === 'ENOENT') return;
-      throw lost(directory, error);
+      pending.made.unshift(...made);
+      pending.hasRemoved ||= hasRemoved;
+      if (handle === undefined) pending.handle = openDirectory(directory);
+      losses.add(directory, names, error);
+      throw lostError(directory, error);
     }
   };
 
   /** Starts a sync of what is pending now. */
   const start = (directory: string, pending: Pending): Promise<void> => {
-    const { names, made, hasRemoved, running } = pending;
-    const isDirty = names.length + made.length > 0 || hasRemoved;
+    const { names, running } = pending;
     pending.names = [];
-    pending.made = [];
-    pending.hasRemoved = false;
     pending.sizeBytes = 0;
-    pending.syncs += 1;
+    pending.batches.add(names);
     const sync = running
-      .then(() => (isDirty ? syncBatch(directory, pending, names, made) : undefined))
-      .finally(() => {
-        pending.syncs -= 1;
-      });
+      .catch(() => undefined)
+      .then(() => syncBatch(directory, pending, names))
+      .finally(() => pending.batches.delete(names));
     // A failure waits for the flush that has to report it.
     sync.catch(() => undefined);
     pending.running = sync;
@@ -123,19 +144,33 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
 
   const forget = async (directory: string): Promise<void> => {
     const pending = directories.get(directory);
-    if (pending === undefined) return;
-    await pending.running.catch(() => undefined);
-    await drop(directory, pending);
+    if (pending !== undefined) {
+      await pending.running.catch(() => undefined);
+      await drop(directory, pending);
+    }
+    losses.forget(directory);
+  };
+
+  const flushPending = async (directory: string, pending: Pending, signal: AbortSignal): Promise<void> => {
+    const sync = start(directory, pending);
+    try {
+      await untilAborted(sync, signal);
+    } finally {
+      const { names, made, hasRemoved, batches } = pending;
+      const isIdle = pending.running === sync && batches.size + names.length + made.length === 0;
+      if (isIdle && !hasRemoved) await drop(directory, pending);
+    }
   };
 
   return {
     async addFile(directory, name, sizeBytes) {
+      losses.replace(directory, name);
       const pending = pendingOf(directory);
       pending.names.push(name);
       pending.sizeBytes += sizeBytes;
       const isMuch = pending.names.length >= maxPendingFiles || pending.sizeBytes >= maxPendingBytes;
-      if (isMuch && pending.syncs >= maxSyncsAhead) await pending.running;
-      else if (isMuch || (pending.syncs === 0 && pending.sizeBytes >= earlyBytes)) {
+      if (isMuch && pending.batches.size >= maxSyncsAhead) await pending.running.catch(() => undefined);
+      else if (isMuch || (pending.batches.size === 0 && pending.sizeBytes >= earlyBytes)) {
         void start(directory, pending);
       }
     },
@@ -145,19 +180,11 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
     addDirectories(directory, made) {
       pendingOf(directory).made.push(...made);
     },
-    async flush(directory, signal) {
+    async flush(directory, prefix, signal) {
       throwIfAborted(signal);
       const pending = directories.get(directory);
-      if (pending === undefined) return;
-      const sync = start(directory, pending);
-      try {
-        await untilAborted(sync, signal);
-      } finally {
-        const isIdle = pending.running === sync && pending.syncs === 0;
-        if (isIdle && pending.names.length === 0 && !pending.hasRemoved) {
-          await drop(directory, pending);
-        }
-      }
+      if (pending !== undefined) await flushPending(directory, pending, signal);
+      await losses.require(directory, prefix);
     },
     forget,
     async settle() {
@@ -166,11 +193,24 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
   };
 }
 
+/** Its failure is that of whoever waits for it. */
+function openDirectory(path: string): Promise<FileHandle> {
+  const handle = open(path, constants.O_RDONLY | constants.O_DIRECTORY);
+  handle.catch(() => undefined);
+  return handle;
+}
+
 /** fdatasync of the files, a few side by side. A file that is gone needs none. */
-async function syncFiles(directory: string, names: readonly string[]): Promise<void> {
+async function syncFiles(
+  directory: string,
+  names: readonly string[],
+  onLost: (name: string, error: unknown) => void,
+): Promise<void> {
   const waiting = names.values();
   const work = async (): Promise<void> => {
-    for (const name of waiting) await syncFile(join(directory, name));
+    for (const name of waiting) {
+      await syncFile(join(directory, name)).catch((error: unknown) => onLost(name, error));
+    }
   };
   await Promise.all(Array.from({ length: Math.min(sideBySide, names.length) }, work));
 }
@@ -211,11 +251,6 @@ async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<v
   } finally {
     signal.removeEventListener('abort', abort);
   }
-}
-
-function lost(directory: string, error: unknown): BackupError {
-  const cause = posixError(`write the files of ${directory} to stable storage`, error);
-  return new BackupError(cause.code, cause.message, { cause: error, retryable: false });
 }
 
 /** Finds syncfs of the C library, for local file systems of a kernel that reports errors there. */

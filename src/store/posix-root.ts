@@ -2,11 +2,14 @@
  * Whether the root of the posix store is the store. A mount point whose file system is not mounted is an empty directory: every
  * object would seem to be gone, a removal to succeed, and a backup would go to the disk beneath. So the root of a store has a
  * marker file, and nothing is done without it. It starts as temporary files do: Python looks into containers only, and none can have such a name.
+ * The directory beneath a share could be marked too, so a share has to be mounted besides.
  */
-import { lstat, opendir, writeFile } from 'node:fs/promises';
+import { lstat, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { BackupError } from '../model/errors.ts';
-import { fileMode, posixError, systemCode } from './posix-error.ts';
+import { attempt, fileMode, posixError, systemCode } from './posix-error.ts';
+import { isMounted } from './posix-file-systems.ts';
+import { entriesOf } from './posix-listing.ts';
 
 export const markerName = '.cinder-delta-store';
 const markerText =
@@ -20,15 +23,16 @@ const mostEntries = 10_000;
 
 export type PosixRoot = {
   /**
-   * Throws `store-unavailable` unless the marker is there. A directory that never had one gets it if it holds a backup: Python
-   * made it.
+   * Throws `store-unavailable` unless the marker is there, and the share mounted. A directory that never had a marker gets it if it
+   * holds a backup: Python made it.
    */
   require(): Promise<void>;
-  /** Makes the marker. */
-  mark(): Promise<void>;
+  /** Makes the directory, unless it is a share's, and the marker. Throws `store-unavailable` for a share that is not mounted. */
+  adopt(): Promise<void>;
 };
 
-export function createPosixRoot(root: string): PosixRoot {
+/** `share` has to be mounted on `root`; undefined for a plain directory. */
+export function createPosixRoot(root: string, share: string | undefined): PosixRoot {
   const marker = join(root, markerName);
   let seen = false;
 
@@ -49,6 +53,14 @@ export function createPosixRoot(root: string): PosixRoot {
       `${root} is not the directory of the backups, or is not mounted: it has no file ${markerName}; mount its file system, or make that file if the directory is right`,
     );
 
+  const requireShare = async (): Promise<void> => {
+    if (share === undefined || (await isShareThere(root))) return;
+    throw new BackupError(
+      'store-unavailable',
+      `${share} is not mounted on ${root}: mount it, and start the service again if nothing was ever stored there`,
+    );
+  };
+
   const mark = async (): Promise<void> => {
     try {
       await writeFile(marker, markerText, { flag: 'wx', mode: fileMode });
@@ -59,8 +71,13 @@ export function createPosixRoot(root: string): PosixRoot {
   };
 
   return {
-    mark,
+    async adopt() {
+      await requireShare();
+      await attempt(`create directory ${root}`, mkdir(root, { recursive: true }));
+      await mark();
+    },
     async require() {
+      await requireShare();
       if (await isMarked()) return;
       if (seen || !(await holdsBackup(root))) throw lost();
       try {
@@ -81,13 +98,15 @@ async function holdsBackup(root: string): Promise<boolean> {
     isFound: (name: string) => Promise<boolean> | boolean,
   ): Promise<boolean> => {
     try {
-      for await (const { name } of await opendir(path)) {
+      for await (const { name } of entriesOf(path)) {
         left -= 1;
         if (left < 0) return false;
         if (await isFound(name)) return true;
       }
     } catch (error) {
-      if (!isAbsent(error)) throw posixError(`list ${path}`, error);
+      // Others' directories (lost+found) are no matter.
+      const isOthers = path !== root && ['EACCES', 'EPERM'].includes(systemCode(error));
+      if (!isOthers && !isAbsent(error)) throw posixError(`list ${path}`, error);
     }
     return false;
   };
@@ -96,6 +115,15 @@ async function holdsBackup(root: string): Promise<boolean> {
     if (!pairPattern.test(first)) return some(path, (name) => objectPattern.test(name));
     return some(path, (second) => pairPattern.test(second) && some(join(path, second), isOwn));
   });
+}
+
+async function isShareThere(root: string): Promise<boolean> {
+  try {
+    return await isMounted(root);
+  } catch (error) {
+    if (isAbsent(error)) return false;
+    throw posixError(`look at ${root}`, error);
+  }
 }
 
 function isOwn(name: string): boolean {

@@ -9,8 +9,9 @@
  *
  * Nothing is made, removed, listed or called absent unless the root is known to be the store (posix-root.ts).
  */
-import { access, chmod, constants, lstat, mkdir, opendir, rename, rmdir, unlink } from 'node:fs/promises';
+import { access, chmod, constants, lstat, rename, rmdir, unlink } from 'node:fs/promises';
 import { join, resolve } from 'node:path';
+import { closedPrefix } from '../layout/names.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { CheckableStore } from './check-store.ts';
@@ -24,6 +25,7 @@ import {
 } from './posix-durability.ts';
 import { attempt, posixError, systemCode } from './posix-error.ts';
 import { createFile, readFileInPieces, readFileInto, type NewFile } from './posix-files.ts';
+import { entriesOf } from './posix-listing.ts';
 import { createSmallFileWriter } from './posix-writer.ts';
 import { createPosixPlaces, isTemporary, requireFileName, type PosixPlaces } from './posix-places.ts';
 import { createPosixRoot } from './posix-root.ts';
@@ -36,6 +38,8 @@ const ownContainer = /^[0-9a-f]{2}\/[0-9a-f]{2}\/[0-9a-f-]{36}$/;
 export type PosixStoreOptions = {
   /** `backup_posix_path`, or the mount point of an NFS share. */
   readonly directory: string;
+  /** The share that has to be mounted on `directory` before anything is done in it; undefined for a plain directory. */
+  readonly share?: string | undefined;
   readonly log: Logger;
   /** The class path in `backups.service`: that of the posix driver unless given. */
   readonly service?: string;
@@ -52,7 +56,7 @@ export type PosixStore = ObjectStore &
 /** Nothing is touched before the first call; a new directory has to be adopted. */
 export function createPosixStore(options: PosixStoreOptions): PosixStore {
   const places = createPosixPlaces(resolve(options.directory));
-  const root = createPosixRoot(resolve(options.directory));
+  const root = createPosixRoot(resolve(options.directory), options.share);
   const durability = createDurability(createSyncFileSystemFinder());
   const smallFiles = createSmallFileWriter();
   const direct = createDirectWrites();
@@ -118,8 +122,7 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
 
     async adopt(signal) {
       throwIfAborted(signal);
-      await attempt(`create directory ${options.directory}`, mkdir(options.directory, { recursive: true }));
-      await root.mark();
+      await root.adopt();
     },
 
     async check(_container, signal) {
@@ -181,16 +184,16 @@ export function createPosixStore(options: PosixStoreOptions): PosixStore {
           await file.write(piece, signal);
           file.syncAhead();
         }
-        await durability.flush(directory, signal);
+        await durability.flush(directory, closedPrefix(name), signal);
         await file.sync();
       });
       await syncDirectory(directory);
     },
 
-    async flush(container, signal) {
+    async flush(container, prefix, signal) {
       throwIfAborted(signal);
       const directory = await places.find(container);
-      if (directory !== undefined) await durability.flush(directory, signal);
+      if (directory !== undefined) await durability.flush(directory, prefix, signal);
     },
 
     async get(container, key, { signal }) {
@@ -261,7 +264,7 @@ const namesInPage = 256;
 async function* fileNames(directory: string): AsyncGenerator<readonly string[]> {
   try {
     let page: string[] = [];
-    for await (const entry of await opendir(directory, { bufferSize: namesInPage })) {
+    for await (const entry of entriesOf(directory)) {
       if (entry.isFile()) page.push(entry.name);
       if (page.length < namesInPage) continue;
       yield page;
@@ -269,7 +272,7 @@ async function* fileNames(directory: string): AsyncGenerator<readonly string[]> 
     }
     yield page;
   } catch (error) {
-    if (systemCode(error) !== 'ENOENT') throw posixError(`list ${directory}`, error);
+    throw posixError(`list ${directory}`, error);
   }
 }
 

@@ -7,7 +7,7 @@
  * | get | also after bytes have been delivered: the object is read anew and those are passed over. Objects of the layout never change, and a different size ends it |
  * | getInto | as a whole |
  * | list | also after names have been delivered, if the new listing begins with the same names |
- * | putStream | never: its body is consumed |
+ * | putStream | never: its body is consumed. Stores over a network try each of its segments again |
  */
 import { crc32 } from 'node:zlib';
 import { jitteredBackoffMs, type RetryPolicy } from '../async/backoff.ts';
@@ -135,7 +135,8 @@ export function createRetryStore(store: ObjectStore, options: RetryStoreOptions)
             again('putMany', put.signal, () => putMany(container, objects, put)),
         }),
     putStream: (container, key, body, put) => store.putStream(container, key, body, put),
-    flush: (container, signal) => again('flush', signal, () => store.flush(container, signal)),
+    flush: (container, prefix, signal) =>
+      again('flush', signal, () => store.flush(container, prefix, signal)),
     async get(container, key, get) {
       const open = () => again('get', get.signal, () => store.get(container, key, get));
       const first = await open();

@@ -24,11 +24,12 @@ import { unquoted } from './etag.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import { listedKeys } from './listed-keys.ts';
 import type { ObjectStore, PutOptions, StoredObject } from './object-store.ts';
+import { retryCall } from './retry-call.ts';
 import { createS3Connection, type S3Connection } from './s3-client.ts';
 import type { S3StoreOptions, S3Tuning } from './s3-options.ts';
 import { abortUploadsUnder, removeMany, removeOne } from './s3-removal.ts';
 import { partBytesMetadata, putBuffer, putParts, type CustomerKey } from './s3-upload.ts';
-import { cutIntoSegments, type Segment } from './segments.ts';
+import { cutIntoSegments, startingWith } from './segments.ts';
 
 export type S3Deps = {
   /** An `S3Config` will do. */
@@ -103,8 +104,10 @@ export function createS3Store({
       const first = await segments.next();
       if (first.done === true) throw cancelledBy(signal);
       try {
-        if (first.value.last) await put(bucket, key, first.value.bytes, { signal });
-        else {
+        if (first.value.last) {
+          const { bytes } = first.value;
+          await retryCall(retryPolicy, signal, () => put(bucket, key, bytes, { signal }));
+        } else {
           const all = startingWith(first.value, segments);
           await putParts(uploads, { bucket, key }, all, tuning.partBytes, signal);
         }
@@ -112,7 +115,7 @@ export function createS3Store({
         await segments.return(undefined);
       }
     },
-    async flush(_bucket, signal) {
+    async flush(_bucket, _prefix, signal) {
       throwIfAborted(signal);
       await Promise.resolve();
     },
@@ -273,11 +276,6 @@ async function* bytesOf(output: GetObjectCommandOutput): AsyncGenerator<Buffer> 
   const { Body } = output;
   if (Body === undefined || !(Symbol.asyncIterator in Body)) return;
   for await (const piece of Body) yield Buffer.isBuffer(piece) ? piece : Buffer.from(piece);
-}
-
-async function* startingWith(first: Segment, rest: AsyncIterable<Segment>): AsyncGenerator<Segment> {
-  yield first;
-  yield* rest;
 }
 
 /** What no S3 accepts is refused here; the finer rules are the server's. */

@@ -16,6 +16,12 @@ export function growingSegments(firstBytes: number): (at: number) => number {
   return (at) => firstBytes + Math.floor(at / segmentsOfOneSize) * Math.floor(firstBytes / 2);
 }
 
+/** The stream again from its first segment on, which was taken out to see whether it is the only one. */
+export async function* startingWith(first: Segment, rest: AsyncIterable<Segment>): AsyncGenerator<Segment> {
+  yield first;
+  yield* rest;
+}
+
 /**
  * `sizeOf` gives the bytes of a segment by its number from 0 on; sizes may grow. Holds one segment, and during growth of the
  * first buffer half as much again. What `body` throws goes through as it is. Throws `cancelled` between two pieces once `signal` has

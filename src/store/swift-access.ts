@@ -1,6 +1,12 @@
 /** Who we are to Swift and where our account is: the two modes of `backup_swift_auth`, and the service token beside them. */
 import { BackupError } from '../model/errors.ts';
-import { describeOffers, findEndpoint, parseCatalog } from '../openstack/catalog.ts';
+import {
+  describeOffers,
+  findEndpoint,
+  parseCatalog,
+  type Catalog,
+  type CatalogQuery,
+} from '../openstack/catalog.ts';
 import type { Http } from '../openstack/http.ts';
 import { keystoneV2, keystoneV3, tempAuthV1, type KeystoneIdentity } from '../openstack/log-in.ts';
 import {
@@ -116,7 +122,7 @@ function v3Identity(options: SwiftStoreOptions, username: string, password: stri
 function catalogAuthUrl(options: SwiftStoreOptions, caller: SwiftCaller | null): string {
   const query = options.keystoneCatalogInfo;
   const catalog = parseCatalog(caller?.serviceCatalog);
-  const url = findEndpoint(catalog, query, options.regionName);
+  const url = findInRegion(catalog, query, options.regionName);
   if (url !== null) return url;
   throw incomplete(
     `it is not known which Keystone to use: the catalog of the request has ${describeOffers(catalog, query.serviceType)}; set backup_swift_auth_url`,
@@ -139,20 +145,38 @@ function callerStorageUrl(options: SwiftStoreOptions, caller: SwiftCaller): stri
   if (options.url !== undefined) return withoutSlash(`${options.url}${caller.projectId}`);
   const query = options.catalogInfo;
   const catalog = parseCatalog(caller.serviceCatalog);
-  const url = findEndpoint(catalog, query, options.regionName);
+  const url = findInRegion(catalog, query, options.regionName);
   if (url !== null) return withoutSlash(url);
   throw incomplete(
     `it is not known which Swift to use: the catalog of the request has ${describeOffers(catalog, query.serviceType)}, not ${query.endpointType} in ${options.regionName ?? 'any region'}; correct swift_catalog_info, or set backup_swift_url`,
   );
 }
 
+/** As Cinder, takes any region where the catalog of the request does not know that one (cinder/utils.py get_region_filtered_endpoint). */
+function findInRegion(catalog: Catalog, query: CatalogQuery, region: string | undefined): string | null {
+  const known = catalog.some(
+    ({ type, endpoints }) =>
+      type === query.serviceType && endpoints.some((endpoint) => endpoint.region === region),
+  );
+  return findEndpoint(catalog, query, known ? region : undefined);
+}
+
+/**
+ * What python-swiftclient takes of Keystone's answer (client.py get_auth_keystone): Cinder hands it neither `swift_catalog_info` nor
+ * `backup_swift_region_name` nor `backup_swift_url` in single_user mode.
+ */
+const singleUserQuery: CatalogQuery = {
+  serviceType: 'object-store',
+  serviceName: '',
+  endpointType: 'publicURL',
+};
+
 function tokenStorageUrl(options: SwiftStoreOptions, token: Token): string {
   if (token.storageUrl !== null) return withoutSlash(token.storageUrl);
-  const query = options.catalogInfo;
-  const url = findEndpoint(token.catalog, query, options.regionName);
+  const url = findEndpoint(token.catalog, singleUserQuery, undefined);
   if (url !== null) return withoutSlash(url);
   throw incomplete(
-    `Keystone's catalog for ${options.user ?? 'this user'} has ${describeOffers(token.catalog, query.serviceType)}, not ${query.endpointType} in ${options.regionName ?? 'any region'}: correct swift_catalog_info, or give the user a project`,
+    `Keystone's catalog for ${options.user ?? 'this user'} has ${describeOffers(token.catalog, singleUserQuery.serviceType)}, and a public one is needed where backup_swift_auth is single_user: give the user a project, or the service that endpoint`,
   );
 }
 

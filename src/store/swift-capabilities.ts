@@ -1,6 +1,7 @@
 /** What a Swift cluster says it can do: `GET /info`, asked for once when it is first needed. */
 import { z } from 'zod';
 import type { HttpResponse } from '../openstack/http.ts';
+import { isRetryable } from './retry-call.ts';
 import { swiftError } from './swift-error.ts';
 import type { SwiftExchange } from './swift-exchange.ts';
 
@@ -34,10 +35,20 @@ export function createCapabilities(
   let known: SwiftCapabilities | undefined;
   return async (signal) => {
     if (known !== undefined) return known;
-    const answer = await exchange.getRoot('/info', signal);
+    const answer = await exchange.getInfo(signal);
     known = await readInfo(answer);
     return known;
   };
+}
+
+/** What was asked for, or what is assumed where the cluster cannot be reached or cannot answer now: for work that can do without. */
+export async function orUntold(asked: Promise<SwiftCapabilities>): Promise<SwiftCapabilities> {
+  try {
+    return await asked;
+  } catch (error) {
+    if (isRetryable(error)) return untold;
+    throw error;
+  }
 }
 
 /** What an answer to `/info` tells. Throws `store-unavailable` for one of a server in trouble. */

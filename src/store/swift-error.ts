@@ -5,7 +5,7 @@ import { retryAfterDetails } from './retry-call.ts';
 
 export type SwiftTarget = {
   readonly method: string;
-  /** At the root of Swift's host, in place of a container. */
+  /** Beside the accounts, in place of a container. */
   readonly path?: string;
   readonly container?: string | undefined;
   readonly key?: string | undefined;
@@ -67,11 +67,13 @@ export function translateSwiftStatus(
       `the bytes of ${what} were changed on their way to Swift (422); it kept nothing`,
     );
   }
-  if (status >= 500 || [408, 409, 425, 429, 498, 499].includes(status)) {
+  // 202 to a put: it keeps the object as somebody wrote it later, by its own clock.
+  const isOvertaken = status === 409 || (status === 202 && target.method === 'PUT');
+  if (isOvertaken || status >= 500 || [408, 425, 429, 498, 499].includes(status)) {
     const why =
       status === 429 || status === 498
         ? 'it asks to slow down'
-        : status === 409
+        : isOvertaken
           ? 'somebody else is writing it'
           : 'it is overloaded or broken';
     return make('store-unavailable', `Swift could not ${target.method} ${what} (${status}): ${why}`);

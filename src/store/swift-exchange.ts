@@ -20,8 +20,8 @@ export type SwiftExchange = {
   send(request: SwiftRequest): Promise<HttpResponse>;
   /** As `send`, for answers whose body tells nothing. */
   tell(request: SwiftRequest): Promise<HttpResponse>;
-  /** A GET without token of a path at the root of Swift's host: `/info`. */
-  getRoot(path: string, signal: AbortSignal): Promise<HttpResponse>;
+  /** What the cluster tells of itself at `infoUrl`, asked for without token. */
+  getInfo(signal: AbortSignal): Promise<HttpResponse>;
 };
 
 export function createSwiftExchange(http: Http, access: SwiftAccess): SwiftExchange {
@@ -52,11 +52,18 @@ export function createSwiftExchange(http: Http, access: SwiftAccess): SwiftExcha
       await answer.discard();
       return answer;
     },
-    async getRoot(path, signal) {
+    async getInfo(signal) {
       const { storageUrl } = await access.current(signal);
-      return await http.request({ method: 'GET', url: new URL(path, storageUrl).href, headers: {}, signal });
+      return await http.request({ method: 'GET', url: infoUrl(storageUrl), headers: {}, signal });
     },
   };
+}
+
+/** `/info` in place of the version and what follows it, as python-swiftclient has it (client.py _map_url): radosgw has a path before them. */
+export function infoUrl(storageUrl: string): string {
+  const url = new URL(storageUrl);
+  url.pathname = `${url.pathname.replace(/(?:\/v\d+(?:\.\d*)?(?:\/.*)?|\/info|\/)$/, '')}/info`;
+  return url.href;
 }
 
 function swiftUrl(storageUrl: string, request: SwiftRequest): string {

@@ -4,14 +4,16 @@
  * The manifest comes last, so a reader sees the whole or nothing.
  */
 import { randomUUID } from 'node:crypto';
+import { z } from 'zod';
 import type { RetryPolicy } from '../async/backoff.ts';
-import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
 import type { Logger } from '../log.ts';
-import type { Segment } from './segments.ts';
-import type { SwiftCapabilities } from './swift-capabilities.ts';
-import type { SwiftExchange } from './swift-exchange.ts';
+import { BackupError, isBackupError, messageOf } from '../model/errors.ts';
+import { noCheck, partsCheck, type BodyCheck } from './body-check.ts';
 import { listedKeys } from './listed-keys.ts';
 import { retryCall } from './retry-call.ts';
+import type { Segment } from './segments.ts';
+import { orUntold, type SwiftCapabilities } from './swift-capabilities.ts';
+import type { SwiftExchange } from './swift-exchange.ts';
 import { listSwift } from './swift-listing.ts';
 import { removeMany, removeOne } from './swift-removal.ts';
 
@@ -62,7 +64,7 @@ export async function putLargeObject(
   const patiently = <T>(work: () => Promise<T>) => retryCall(deps.retryPolicy, signal, work);
   let placing = false;
   try {
-    const { manifestSegments } = await patiently(() => deps.capabilities(signal));
+    const { manifestSegments } = await orUntold(patiently(() => deps.capabilities(signal)));
     for await (const { bytes } of segments) {
       if (bytes.length === 0) continue;
       if (entries.length >= manifestSegments) throw tooManySegments(container, key, manifestSegments);
@@ -92,49 +94,54 @@ export async function putLargeObject(
   await removeSegments(deps, container, segmentPrefix(key), upload);
 }
 
-/** The segments of a large object with their MD5s, in order. Throws `store-unavailable` for what is no manifest. */
-export async function readManifest(
+const manifestSizeSchema = z.number().int().positive();
+
+/** As Swift tells its segments, or as they were put, which is how radosgw will (ceph PR 70699). */
+const manifestSchema = z
+  .array(
+    z.union([
+      z
+        .object({ bytes: manifestSizeSchema, hash: z.string() })
+        .transform(({ bytes, hash }) => ({ sizeBytes: bytes, md5: hash })),
+      z
+        .object({ size_bytes: manifestSizeSchema, etag: z.string() })
+        .transform(({ size_bytes: sizeBytes, etag }) => ({ sizeBytes, md5: etag })),
+    ]),
+  )
+  .min(1);
+
+/**
+ * Returns a function that asks for the manifest of a large object, and gives the check of its segments. Where the server tells nothing of
+ * them (radosgw answers with an empty body), only the length is left to check; the first such object is logged.
+ */
+export function createManifestCheck(
   exchange: SwiftExchange,
-  container: string,
-  key: string,
-  signal: AbortSignal,
-): Promise<readonly { readonly sizeBytes: number; readonly md5: string }[]> {
-  const answer = await exchange.send({
-    method: 'GET',
-    container,
-    key,
-    query: { 'multipart-manifest': 'get' },
-    signal,
-    accept: [200],
-  });
-  const text = await answer.text();
-  try {
-    return parseManifest(text);
-  } catch (cause) {
-    throw new BackupError(
-      'store-unavailable',
-      `the manifest of object ${key} in container ${container} cannot be read`,
-      { cause },
-    );
-  }
+  log: Logger,
+): (container: string, key: string, signal: AbortSignal) => Promise<BodyCheck> {
+  let isTold = false;
+  return async (container, key, signal) => {
+    const query = { 'multipart-manifest': 'get' };
+    const answer = await exchange.send({ method: 'GET', container, key, query, signal, accept: [200] });
+    const parts = parseManifest(await answer.text());
+    if (parts !== null) return partsCheck(parts);
+    if (!isTold) {
+      log.warn(
+        { container, key },
+        'this Swift does not tell the segments of large objects, so what is read of them is checked for its length only',
+      );
+      isTold = true;
+    }
+    return noCheck;
+  };
 }
 
-function parseManifest(text: string): readonly { readonly sizeBytes: number; readonly md5: string }[] {
-  const entries: unknown = JSON.parse(text);
-  if (!Array.isArray(entries)) throw new TypeError('not a list');
-  return entries.map((entry: unknown) => {
-    if (
-      typeof entry === 'object' &&
-      entry !== null &&
-      'bytes' in entry &&
-      typeof entry.bytes === 'number' &&
-      'hash' in entry &&
-      typeof entry.hash === 'string'
-    ) {
-      return { sizeBytes: entry.bytes, md5: entry.hash };
-    }
-    throw new TypeError('not a segment');
-  });
+/** Null for what is no manifest. */
+function parseManifest(text: string): z.infer<typeof manifestSchema> | null {
+  try {
+    return manifestSchema.parse(JSON.parse(text));
+  } catch {
+    return null;
+  }
 }
 
 /** False for what a server says that has refused; true if no answer came, or one of a server in trouble. */
@@ -156,28 +163,39 @@ async function removeManifest(deps: LargeObjectDeps, container: string, key: str
   }
 }
 
-/**
- * Removes what lies under `prefix` in the segments' container, but for what starts with `keep`. Runs on its own time, since
- * it cleans up after jobs that were cancelled; a failure is logged: segments without a manifest cost room and nothing else.
- */
+/** Removes what lies under `prefix` in the segments' container, but for what starts with `keep`. */
 async function removeSegments(
   deps: LargeObjectDeps,
   container: string,
   prefix: string,
   keep: string | null,
 ): Promise<void> {
-  const signal = AbortSignal.timeout(cleanUpMs);
   const home = segmentContainer(container);
-  async function* keys(): AsyncGenerator<string> {
-    for await (const key of listedKeys(listSwift(deps.exchange, home, prefix, signal))) {
-      if (keep === null || !key.startsWith(keep)) yield key;
+  await cleanUpSegments(deps.log, container, prefix, async (signal) => {
+    async function* keys(): AsyncGenerator<string> {
+      for await (const key of listedKeys(listSwift(deps.exchange, home, prefix, signal))) {
+        if (keep === null || !key.startsWith(keep)) yield key;
+      }
     }
-  }
+    await removeMany(deps.exchange, await orUntold(deps.capabilities(signal)), home, keys(), signal);
+  });
+}
+
+/**
+ * Runs a removal of segments on its own time, since it cleans up after jobs that were cancelled; a failure is logged: segments
+ * without a manifest cost room and nothing else.
+ */
+export async function cleanUpSegments(
+  log: Logger,
+  container: string,
+  prefix: string,
+  remove: (signal: AbortSignal) => Promise<void>,
+): Promise<void> {
   try {
-    await removeMany(deps.exchange, await deps.capabilities(signal), home, keys(), signal);
+    await remove(AbortSignal.timeout(cleanUpMs));
   } catch (error) {
-    deps.log.warn(
-      { container: home, prefix, error: messageOf(error) },
+    log.warn(
+      { container: segmentContainer(container), prefix, error: messageOf(error) },
       'segments that nothing refers to could not be removed',
     );
   }

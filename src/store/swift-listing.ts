@@ -5,7 +5,8 @@ import type { SwiftExchange } from './swift-exchange.ts';
 
 /**
  * Every object of `container` under `prefix`, page by page in the order of names; nothing if the container is absent. A page may be
- * shorter than the cluster's limit, so only an empty one is the last. Throws `store-unavailable` for what is no listing.
+ * shorter than the cluster's limit, so only an empty one is the last. radosgw gives a large object the size of its manifest. Throws
+ * `store-unavailable` for what is no listing.
  */
 export async function* listSwift(
   exchange: SwiftExchange,

@@ -2,7 +2,8 @@
  * Backups in OpenStack Swift, where Cinder's SwiftBackupDriver finds them (cinder/backup/drivers/swift.py).
  *
  * Entry: `createSwiftStore`. Invariants:
- * - Every put carries the MD5 of its bytes, so that Swift refuses what was changed on the way; every get is checked against it.
+ * - Every put carries the MD5 of its bytes, so that Swift refuses what was changed on the way; every get is checked against it, but
+ *   for large objects of a server that does not tell their segments.
  * - An object of more than one segment is a static large object (swift-large-object.ts); to a reader it is one object.
  * - Retries and limits are the wrappers'. Only what a wrapper cannot repeat is repeated here: a segment of a stream, a body
  *   that was cut, a request whose token had expired.
@@ -11,19 +12,21 @@ import type { RetryPolicy } from '../async/backoff.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, messageOf, throwIfAborted } from '../model/errors.ts';
 import type { HttpResponse } from '../openstack/http.ts';
-import { checkedBody, md5Check, md5Of, noCheck, partsCheck, type BodyCheck } from './body-check.ts';
+import { checkedBody, md5Check, md5Of, noCheck, type BodyCheck } from './body-check.ts';
 import { clockFinding, type CheckableStore } from './check-store.ts';
 import { unquoted } from './etag.ts';
 import { requireContainer, requireKey } from './key-rules.ts';
 import type { ObjectStore } from './object-store.ts';
-import { cutIntoSegments, growingSegments, type Segment } from './segments.ts';
+import { retryCall } from './retry-call.ts';
+import { cutIntoSegments, growingSegments, startingWith } from './segments.ts';
 import { createSwiftAccess } from './swift-access.ts';
-import { createCapabilities } from './swift-capabilities.ts';
+import { createCapabilities, orUntold } from './swift-capabilities.ts';
 import { openSwiftConnections, type SwiftConnections } from './swift-connections.ts';
 import { createSwiftExchange } from './swift-exchange.ts';
 import {
+  cleanUpSegments,
+  createManifestCheck,
   putLargeObject,
-  readManifest,
   removeSegmentsUnder,
   segmentContainer,
   segmentPrefix,
@@ -61,6 +64,7 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
     createSwiftAccess(options, caller, { ...connections, now }),
   );
   const capabilities = createCapabilities(exchange);
+  const manifestCheck = createManifestCheck(exchange, log);
   /** Containers without segments of ours beside them: not asked again for every object that is removed. */
   const unsegmentedUntilMs = new Map<string, number>();
 
@@ -110,6 +114,7 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
     );
   }
 
+  /** Looks at the ETag itself: to If-Match radosgw compares that of a large object's manifest. */
   const readFrom = async (
     container: string,
     key: string,
@@ -121,11 +126,13 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
       method: 'GET',
       container,
       key,
-      headers: { range: `bytes=${offset}-`, 'if-match': etag },
+      headers: { range: `bytes=${offset}-` },
       signal,
       accept: [206],
     });
-    return answer.body;
+    if (unquoted(answer.header('etag')) === etag) return answer.body;
+    await answer.discard();
+    throw replacedWhileRead(container, key);
   };
 
   const dropSegments = async (container: string, prefix: string, signal: AbortSignal): Promise<void> => {
@@ -135,7 +142,7 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
     const accept = [200, 204, 403, 404];
     const { status } = await exchange.tell({ method: 'HEAD', container: home, signal, accept });
     if (status >= 400) unsegmentedUntilMs.set(container, now() + unsegmentedForMs);
-    else await removeSegmentsUnder(exchange, await capabilities(signal), container, prefix, signal);
+    else await removeSegmentsUnder(exchange, await orUntold(capabilities(signal)), container, prefix, signal);
   };
 
   return {
@@ -158,8 +165,10 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
       if (first.done === true) throw cancelledBy(signal);
       try {
         if (first.value.last) {
-          await putBuffer(container, key, first.value.bytes, signal);
-          await dropSegments(container, segmentPrefix(key), signal);
+          const { bytes } = first.value;
+          await retryCall(retryPolicy, signal, () => putBuffer(container, key, bytes, signal));
+          const prefix = segmentPrefix(key);
+          await cleanUpSegments(log, container, prefix, (own) => dropSegments(container, prefix, own));
           return;
         }
         unsegmentedUntilMs.delete(container);
@@ -169,7 +178,7 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
         await segments.return(undefined);
       }
     },
-    async flush(_container, signal) {
+    async flush(_container, _prefix, signal) {
       throwIfAborted(signal);
       await Promise.resolve();
     },
@@ -187,13 +196,13 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
           `Swift does not tell the size of object ${key} in ${container}`,
         );
       }
-      const check = await checkOf(answer, etag, () => readManifest(exchange, container, key, signal));
+      const check = await checkOf(answer, etag, () => manifestCheck(container, key, signal));
       const body = checkedBody({
         what: `object ${key} in container ${container} of Swift`,
         sizeBytes,
         check,
         first: answer.body,
-        reopen: (offset) => readFrom(container, key, offset, answer.header('etag') ?? '*', signal),
+        reopen: (offset) => readFrom(container, key, offset, etag, signal),
         retryPolicy,
         log,
         signal,
@@ -213,7 +222,8 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
       requireSwiftContainer(container);
       requireKey(prefix);
       const keys = listedKeys(listSwift(exchange, container, prefix, signal));
-      const count = await removeMany(exchange, await capabilities(signal), container, keys, signal);
+      const able = await orUntold(capabilities(signal));
+      const count = await removeMany(exchange, able, container, keys, signal);
       await dropSegments(container, prefix, signal);
       return count;
     },
@@ -258,11 +268,11 @@ export function createSwiftStore(deps: SwiftDeps): ObjectStore & CheckableStore 
 async function checkOf(
   answer: HttpResponse,
   etag: string,
-  manifest: () => ReturnType<typeof readManifest>,
+  ofManifest: () => Promise<BodyCheck>,
 ): Promise<BodyCheck> {
   if (answer.header('x-static-large-object')?.toLowerCase() === 'true') {
     try {
-      return partsCheck(await manifest());
+      return await ofManifest();
     } catch (error) {
       await answer.discard();
       throw error;
@@ -273,9 +283,12 @@ async function checkOf(
     : noCheck;
 }
 
-async function* startingWith(first: Segment, rest: AsyncIterable<Segment>): AsyncGenerator<Segment> {
-  yield first;
-  yield* rest;
+function replacedWhileRead(container: string, key: string): BackupError {
+  return new BackupError(
+    'store-unavailable',
+    `object ${key} in container ${container} was replaced while it was read: start the operation again`,
+    { retryable: false },
+  );
 }
 
 function absentContainer(container: string): BackupError {

@@ -121,7 +121,11 @@ export function objectStoreContract(name: string, makeStore: () => Promise<Store
         const writes = versions.map((version) => store.put(container, key, version, options));
         const reads = generations.map(async () => isWhole(await read(container, key)));
         expect(await Promise.all(reads)).not.toContain(false);
-        await Promise.all(writes);
+        // Swift may tell all but the last that somebody else has overtaken them.
+        for (const outcome of await Promise.allSettled(writes)) {
+          if (outcome.status === 'rejected')
+            expect(outcome.reason).toMatchObject({ code: 'store-unavailable' });
+        }
         expect(isWhole(await read(container, key))).toBe(true);
       });
 
@@ -280,10 +284,10 @@ export function objectStoreContract(name: string, makeStore: () => Promise<Store
 
     test('flush may be called with nothing to do, after puts, and twice', async () => {
       const container = await freshContainer();
-      await store.flush(container, live);
+      await store.flush(container, '', live);
       const key = `${freshPrefix()}-00001`;
       await store.put(container, key, patternBytes(40_000, 1), options);
-      await Promise.all([store.flush(container, live), store.flush(container, live)]);
+      await Promise.all([store.flush(container, '', live), store.flush(container, '', live)]);
       expect((await read(container, key)).equals(patternBytes(40_000, 1))).toBe(true);
     });
 
@@ -321,7 +325,7 @@ export function objectStoreContract(name: string, makeStore: () => Promise<Store
       await expectCode('cancelled', () => store.get(container, key, aborted));
       await expectCode('cancelled', () => store.remove(container, key, signal));
       await expectCode('cancelled', () => store.ensureContainer(made.freshContainer(), signal));
-      await expectCode('cancelled', () => store.flush(container, signal));
+      await expectCode('cancelled', () => store.flush(container, '', signal));
       await expectCode('cancelled', async () => {
         for await (const page of store.list(container, '', signal)) expect(page).toBeUndefined();
       });

@@ -4,6 +4,7 @@ import { z } from 'zod';
 import {
   backupContainer,
   backupPrefix,
+  closedPrefix,
   metadataKey,
   objectKey,
   objectNumber,
@@ -47,6 +48,12 @@ test('objects are numbered from 1 with at least five digits, and closing objects
   expect(objectKey('p', 123456)).toBe('p-123456');
   expect(sha256FileKey('p')).toBe('p_sha256file');
   expect(metadataKey('p')).toBe('p_metadata');
+});
+
+test('a key tells which backup it closes', () => {
+  expect([sha256FileKey('p_1'), metadataKey('p_1')].map(closedPrefix)).toEqual(['p_1', 'p_1']);
+  for (const key of ['p-00001', 'p_metadata-00001', '_metadata', 'metadata'])
+    expect(closedPrefix(key)).toBe('');
 });
 
 test('only the exact name of an object has a number', () => {

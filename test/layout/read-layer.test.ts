@@ -4,13 +4,8 @@ import { describe, expect, test } from 'vitest';
 import { encodeMetadata } from '../../src/layout/metadata.ts';
 import type { MetadataDocument, ObjectList } from '../../src/layout/metadata-document.ts';
 import { metadataKey, objectKey, sha256FileKey } from '../../src/layout/names.ts';
-import {
-  checkLayer,
-  openSha256File,
-  readLayer,
-  writeMetadata,
-  writeSha256File,
-} from '../../src/layout/read-layer.ts';
+import { checkLayer, openSha256File, readLayer, writeMetadata } from '../../src/layout/read-layer.ts';
+import { encodeSha256File } from '../../src/layout/sha256-file.ts';
 import { createMemoryStore } from '../support/memory-store.ts';
 import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
 
@@ -47,7 +42,8 @@ async function storeWithBackup(document = metadata) {
   await store.ensureContainer('c', signal);
   for (const { key, length } of document.objects)
     await store.put('c', key, patternBytes(length, 1), { signal });
-  await writeSha256File(store, place, document, blockSize, inRecycledPieces(digests, 64), signal);
+  const list = encodeSha256File(document, blockSize, inRecycledPieces(digests, 64));
+  await store.putStream('c', sha256FileKey(place.prefix), list, { signal });
   await writeMetadata(store, place, document, signal);
   return store;
 }

@@ -1,8 +1,13 @@
 /** Which configurations have one store, and which a store for each caller. */
+import { mkdir, mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { describe, expect, test } from 'vitest';
 import { parseConfigFile } from '../../src/config/config-files.ts';
+import { nfsMountPoint } from '../../src/config/nfs-mount-point.ts';
 import { serviceConfigOf } from '../../src/config/service-config.ts';
 import { openCloudStore, type CloudStore } from '../../src/main/open-cloud-store.ts';
+import { markerName } from '../../src/store/posix-root.ts';
 import type { SwiftCaller } from '../../src/store/swift-options.ts';
 import { silentLog } from '../support/cloud-stores.ts';
 
@@ -48,7 +53,7 @@ describe.each([
   test('opens none for nobody', async () => {
     const { openFor, store } = open(conf);
     expect(() => openFor?.(null)).toThrow(expect.objectContaining({ code }));
-    await expect(store.flush('c', signal)).rejects.toMatchObject({ code });
+    await expect(store.flush('c', 'a', signal)).rejects.toMatchObject({ code });
     await store.close();
   });
 });
@@ -60,4 +65,35 @@ test.each([
   const { openFor, store } = open(conf);
   expect(openFor).toBeUndefined();
   await store.close();
+});
+
+const nfs = 'backup_driver = cinder.backup.drivers.nfs.NFSBackupDriver\nbackup_share = nas:/export\n';
+
+test.each([
+  ['posix', 'backup_driver = cinder.backup.drivers.posix.PosixBackupDriver\n'],
+  ['nfs', nfs],
+])('%s gives each backup a directory of its own, whatever backup_container is', async (_, conf) => {
+  const { container, store } = open(`${conf}backup_container = /srv/backups\n`);
+  expect(container).toBeUndefined();
+  await store.close();
+});
+
+test('the directory under a share that is not mounted is no store, though it was marked as one', async () => {
+  const base = await mkdtemp(join(tmpdir(), 'open-cloud-store-'));
+  try {
+    const opened = open(`${nfs}backup_mount_point_base = ${base}\n`);
+    const unmounted = { code: 'store-unavailable', message: expect.stringContaining('nas:/export') };
+    await expect(opened.adopt(signal)).rejects.toMatchObject(unmounted);
+    expect(await readdir(base)).toEqual([]);
+    const mountPoint = nfsMountPoint(base, 'nas:/export');
+    await mkdir(mountPoint);
+    await expect(opened.adopt(signal)).rejects.toMatchObject(unmounted);
+    expect(await readdir(mountPoint)).toEqual([]);
+    await writeFile(join(mountPoint, markerName), '');
+    expect(await opened.check(signal)).toEqual({ ready: false, findings: [unmounted.message] });
+    await expect(opened.store.ensureContainer('c', signal)).rejects.toMatchObject(unmounted);
+    await opened.store.close();
+  } finally {
+    await rm(base, { recursive: true });
+  }
 });

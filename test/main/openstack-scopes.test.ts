@@ -95,7 +95,7 @@ test('two callers have two stores', async () => {
 test('nobody, or a project without a token, is refused at the first use', async () => {
   const { scopeOf } = createCallerStores();
   const { environment } = scopeOf(asker(null));
-  await expect(environment.resources.store.flush('c', signal)).rejects.toMatchObject({
+  await expect(environment.resources.store.flush('c', 'a', signal)).rejects.toMatchObject({
     code: 'store-denied',
   });
   await environment.cloud.end();

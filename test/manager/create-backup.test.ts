@@ -1,5 +1,6 @@
 import { truncate } from 'node:fs/promises';
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest';
+import { readSetTime } from '../../src/database/row-values.ts';
 import { getSnapshot } from '../../src/database/snapshots.ts';
 import { getVolume, moveVolume } from '../../src/database/volumes.ts';
 import { createBackup } from '../../src/manager/create-backup.ts';
@@ -147,6 +148,8 @@ test('a store that stays broken leaves a row that says why, a free volume, and n
   expect(await rig.snapshotOwners(volumeId)).toEqual([]);
   const message = await rig.database.sql.selectFrom('messages').selectAll().executeTakeFirstOrThrow();
   expect(message).toMatchObject({ event_id: 'VOLUME_VOLUME_BACKUP_013_020', resource_uuid: row.id });
+  const [from, to] = [readSetTime(message.created_at), readSetTime(message.expires_at)];
+  expect(to.getTime() - from.getTime()).toBe(rig.environment.options.messageTtlMs);
 });
 
 test('a long reason is cut to what the column holds', async () => {
@@ -296,6 +299,17 @@ test('the metadata tells the way, the reason and the snapshot it was read from',
     id: volumeId,
     display_name: 'v',
   });
+});
+
+test('a backup that a failed sync has lost an object of fails, and leaves nothing', async () => {
+  rig.store.flush = async (container, prefix) => {
+    const keys = [...(rig.objects.containers.get(container)?.keys() ?? [])];
+    if (keys.some((key) => key.startsWith(prefix) && key.endsWith('-00003'))) throw denied;
+    await Promise.resolve();
+  };
+  const { row } = await rig.backup(await rig.addVolume(sizeBytes));
+  expect(row).toMatchObject({ status: 'error', failReason: denied.message });
+  expect(keysIn(rig)).toEqual([]);
 });
 
 test('a snapshot that was made without an answer, and is damaged, goes when the backup fails', async () => {

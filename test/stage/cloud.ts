@@ -30,8 +30,6 @@ export async function startKeystone(settings: StageSettings, daemons: Daemons): 
     region,
     tokenLifeSeconds,
     services,
-    // cinder-backup takes the first Swift of the catalog, of whatever region.
-    elsewhere: false,
   };
   await daemons.start({
     name: 'keystone',

@@ -42,7 +42,7 @@ async function putAndRead(directory: string): Promise<void> {
       expect((await stat(path)).mode & 0o777).toBe(0o660);
     }
   }
-  await store.flush(container, signal);
+  await store.flush(container, '', signal);
   await store.close();
 }
 

@@ -42,7 +42,7 @@ describe.skipIf(obstacle !== null)('a power failure', () => {
       return body;
     });
     for (const [n, body] of bodies.entries()) await before.put(container, `long-${n}`, body, { signal });
-    await before.flush(container, signal);
+    await before.flush(container, '', signal);
     await before.close();
     await failPower();
     for (const [n, body] of bodies.entries()) {
@@ -58,9 +58,9 @@ describe.skipIf(obstacle !== null)('a power failure', () => {
     for (const key of ['a-00001', 'a-00002', 'a-00003']) {
       await before.put(container, key, patternBytes(5000, 1), { signal });
     }
-    await before.flush(container, signal);
+    await before.flush(container, '', signal);
     for (const key of ['a-00001', 'a-00002']) await before.remove(container, key, signal);
-    await before.flush(container, signal);
+    await before.flush(container, '', signal);
     await before.close();
     await failPower();
     const after = open();
@@ -74,10 +74,10 @@ describe.skipIf(obstacle !== null)('a power failure', () => {
     const store = open();
     const other = '3e/07/3e07de79-59c4-46dd-b72f-eb288b5194a1';
     await store.ensureContainer(other, signal);
-    await store.flush(other, signal);
+    await store.flush(other, '', signal);
     await store.remove(other, 'a-00001', signal);
     await run('rmdir', [join(mount.directory, other)]);
-    await store.flush(other, signal);
+    await store.flush(other, '', signal);
     await store.close();
   });
 });

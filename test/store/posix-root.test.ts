@@ -1,14 +1,16 @@
 import { randomUUID } from 'node:crypto';
-import { mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
+import { chmod, chown, mkdir, mkdtemp, readdir, rename, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { backupPrefix } from '../../src/layout/names.ts';
 import { createLogger } from '../../src/log.ts';
+import { isMounted } from '../../src/store/posix-file-systems.ts';
 import { markerName } from '../../src/store/posix-root.ts';
 import { createPosixStore, type PosixStore } from '../../src/store/posix-store.ts';
 import { patternBytes } from '../support/pattern.ts';
 import { listedKeys } from '../support/listed-keys.ts';
+import { loopMountObstacle, mountLoop } from '../support/loop-mount.ts';
 
 const { signal } = new AbortController();
 const options = { signal };
@@ -16,6 +18,8 @@ const log = createLogger({ level: 'silent' });
 const uuid = '2e07de79-59c4-46dd-b72f-eb288b5194a1';
 const container = `2e/07/${uuid}`;
 const unavailable = { code: 'store-unavailable', message: expect.stringMatching(/mount/) };
+const obstacle = await loopMountObstacle('tmpfs');
+const nobody = 65_534;
 let parent = '';
 let directory = '';
 let store: PosixStore;
@@ -116,4 +120,72 @@ describe("a store of Cinder's", () => {
     await expect(store.remove(container, key, signal)).rejects.toMatchObject(unavailable);
     expect(await readdir(directory)).not.toContain(markerName);
   });
+
+  test("is looked for beside directories that are another user's, but not without a look at its own", async () => {
+    await mkdir(join(directory, 'lost+found'), { recursive: true });
+    await chmod(join(directory, 'lost+found'), 0o000);
+    await chmod(parent, 0o755);
+    await chown(directory, nobody, nobody);
+    await asNobody(async () => {
+      await expect(keysOf(container)).rejects.toMatchObject(unavailable);
+      await mkdir(join(directory, container), { recursive: true });
+      expect(await keysOf(container)).toEqual([]);
+      expect(await readdir(directory)).toContain(markerName);
+      await rm(join(directory, markerName));
+      await chmod(directory, 0o300);
+      const denied = createPosixStore({ directory, log });
+      await expect(denied.check('', signal)).rejects.toMatchObject({ code: 'store-denied' });
+      await denied.close();
+    });
+  });
 });
+
+describe.skipIf(obstacle !== null)('a share', () => {
+  test('is the store while it is mounted, whatever lies in the directory beneath', async () => {
+    const mount = await mountLoop('tmpfs', { sizeBytes: 1024 * 1024 });
+    try {
+      const share = createPosixStore({ directory: mount.directory, log, share: 'nas:/export' });
+      await share.adopt(signal);
+      await share.ensureContainer(container, signal);
+      await share.put(container, 'a', patternBytes(5, 1), options);
+      await share.close();
+    } finally {
+      await mount.unmount();
+    }
+    await mkdir(join(mount.directory, container), { recursive: true });
+    await writeFile(join(mount.directory, markerName), '');
+    const again = createPosixStore({ directory: mount.directory, log, share: 'nas:/export' });
+    for (const call of [
+      () => again.adopt(signal),
+      () => again.check('', signal),
+      () => again.ensureContainer(container, signal),
+      () => again.remove(container, 'a', signal),
+      () => listedKeys(again, container),
+    ]) {
+      await expect(call()).rejects.toMatchObject({
+        code: 'store-unavailable',
+        message: expect.stringContaining(`nas:/export is not mounted on ${mount.directory}: mount it`),
+      });
+    }
+    await again.close();
+    await rm(dirname(mount.directory), { recursive: true });
+  });
+
+  test('of a server that another share comes from is known by its kind: the device may be the same', async () => {
+    await mkdir(directory);
+    expect(await isMounted(directory, () => Promise.resolve(0x6969))).toBe(true);
+    expect(await isMounted(directory)).toBe(false);
+  });
+});
+
+/** Runs `work` as a user whom permissions stop, unless the tests run as one. */
+async function asNobody(work: () => Promise<void>): Promise<void> {
+  const user = process.geteuid?.();
+  if (user !== 0) return await work();
+  process.seteuid?.(nobody);
+  try {
+    await work();
+  } finally {
+    process.seteuid?.(user);
+  }
+}

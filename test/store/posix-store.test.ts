@@ -23,6 +23,7 @@ import { createSmallFileWriter } from '../../src/store/posix-writer.ts';
 import { objectStoreContract } from '../contract/object-store.ts';
 import { collect, inRecycledPieces, patternBytes } from '../support/pattern.ts';
 import { listedKeys } from '../support/listed-keys.ts';
+import { openFilesBelow } from '../support/running-agent.ts';
 
 const log = createLogger({ level: 'silent' });
 const { signal } = new AbortController();
@@ -45,8 +46,6 @@ const temporary = (parts: { host?: string; pid?: number; started?: number }) => 
   const { host = '00000000', pid = 1, started = 1 } = parts;
   return `.cinder-delta-${host}-${pid}-${started}-abc-1.tmp`;
 };
-
-const opened = async () => (await readdir('/proc/self/fd', { encoding: 'utf8' })).length;
 
 const shared = (lengthBytes: number, generation: number): Buffer => {
   const memory = Buffer.from(new SharedArrayBuffer(lengthBytes + 100), 50, lengthBytes);
@@ -402,6 +401,27 @@ describe('posix store', () => {
     expect(await readdir(directory)).toEqual([markerName, '2e', 'shared']);
   });
 
+  test('an object that cannot be synced keeps its own backup from being closed, and no other in the container', async () => {
+    await store.ensureContainer('shared', signal);
+    for (const key of ['a-00001', 'b-00001']) await store.put('shared', key, patternBytes(5, 1), options);
+    const path = join(directory, 'shared', 'a-00001');
+    await rm(path);
+    await symlink('elsewhere', path);
+    const close = (prefix: string) =>
+      store.putStream('shared', `${prefix}_metadata`, inRecycledPieces(patternBytes(5, 1), 5), options);
+    await close('b');
+    await store.flush('shared', 'b', signal);
+    await expect(close('a')).rejects.toMatchObject({ retryable: false });
+    await expect(store.flush('shared', 'a', signal)).rejects.toMatchObject({ retryable: false });
+    expect((await readdir(join(directory, 'shared'))).toSorted()).toEqual([
+      'a-00001',
+      'b-00001',
+      'b_metadata',
+    ]);
+    await store.remove('shared', 'a-00001', signal);
+    await store.flush('shared', 'a', signal);
+  });
+
   test('says corrupt when a file is cut while it is read', async () => {
     await store.ensureContainer(container, signal);
     await store.put(container, 'a', patternBytes(8 * 1024 * 1024, 1), options);
@@ -419,8 +439,8 @@ describe('posix store', () => {
   test('keeps no descriptor of files it is done with, nor of bodies whose operation has ended', async () => {
     await store.ensureContainer(container, signal);
     await store.put(container, 'big', patternBytes(6 * 1024 * 1024, 1), options);
-    await store.flush(container, signal);
-    const before = await opened();
+    await store.flush(container, '', signal);
+    const before = await openFilesBelow(directory);
     const operation = new AbortController();
     for (let n = 0; n < 50; n += 1) {
       await store.put(container, `a-${n}`, patternBytes(100, n), options);
@@ -431,8 +451,8 @@ describe('posix store', () => {
         break;
       }
     }
-    await store.flush(container, signal);
+    await store.flush(container, '', signal);
     operation.abort();
-    await expect.poll(opened).toBe(before);
+    await expect.poll(() => openFilesBelow(directory)).toBe(before);
   });
 });

@@ -49,7 +49,7 @@ describe('retry store', () => {
       for (const call of calls) failing(call, { when });
       await store.ensureContainer('c', signal);
       await store.put('c', 'k', bytes, options);
-      await store.flush('c', signal);
+      await store.flush('c', 'k', signal);
       expect((await collect((await store.get('c', 'k', options)).body)).equals(bytes)).toBe(true);
       await store.remove('c', 'k', signal);
       await store.removeContainer('c', signal);
@@ -69,7 +69,7 @@ describe('retry store', () => {
     failing('put', { error: () => new BackupError('store-denied', 'no') });
     await expect(store.put('c', 'k', bytes, options)).rejects.toMatchObject({ code: 'store-denied' });
     failing('flush', { error: () => new BackupError('store-unavailable', 'lost', { retryable: false }) });
-    await expect(store.flush('c', signal)).rejects.toMatchObject({ code: 'store-unavailable' });
+    await expect(store.flush('c', 'k', signal)).rejects.toMatchObject({ code: 'store-unavailable' });
     failing('remove', { error: () => new Error('a bug') });
     await expect(store.remove('c', 'k', signal)).rejects.toThrow('a bug');
     expect([faulty.calls.get('put'), faulty.calls.get('flush'), faulty.calls.get('remove')]).toEqual([

@@ -13,6 +13,16 @@ const caller: SwiftCaller = {
     { type: 'identity', name: 'keystone', endpoints: [{ publicURL: 'http://keystone/v3' }] },
   ],
 };
+const inRegions: SwiftCaller = {
+  ...caller,
+  serviceCatalog: ['object-store', 'identity'].map((type) => ({
+    type,
+    endpoints: [
+      { region: 'One', publicURL: 'http://one/A', internalURL: 'http://inner/A' },
+      { region: 'Two', publicURL: 'http://two/A' },
+    ],
+  })),
+};
 const single: SwiftStoreOptions = { ...swiftDefaults, auth: 'single_user', user: 'u', key: 'k' };
 const v1Headers = { 'x-auth-token': 'tk', 'x-storage-url': 'http://swift/v1/AUTH_u' };
 
@@ -37,6 +47,22 @@ describe('per_user', () => {
   test('appends the project to backup_swift_url, as it stands', async () => {
     const grant = await access({ ...swiftDefaults, url: 'http://other/v1/AUTH_' }).access.current(live);
     expect(grant.storageUrl).toBe('http://other/v1/AUTH_p1');
+  });
+
+  test.each([
+    ['Two', 'http://two/A'],
+    ['Mars', 'http://one/A'],
+    [undefined, 'http://one/A'],
+  ])('with region %s takes its endpoint, or the first if the catalog lacks it', async (regionName, url) => {
+    const grant = await access({ ...swiftDefaults, regionName }, inRegions).access.current(live);
+    expect(grant.storageUrl).toBe(url);
+  });
+
+  test('takes no endpoint of another region in place of one that lacks the wanted type', () => {
+    const catalogInfo = { ...swiftDefaults.catalogInfo, endpointType: 'internalURL' };
+    expect(() => access({ ...swiftDefaults, catalogInfo, regionName: 'Two' }, inRegions)).toThrow(
+      /not internalURL in Two/,
+    );
   });
 
   test.each([
@@ -105,6 +131,63 @@ describe('single_user', () => {
       storageUrl: 'http://two/v1/A',
       headers: { 'x-auth-token': 'two' },
     });
+  });
+
+  test('takes the first public object-store of the answer, whatever swift_catalog_info and the region are', async () => {
+    const body = JSON.stringify({
+      token: {
+        catalog: [
+          { type: 'mine', endpoints: [{ interface: 'internal', region: 'Two', url: 'http://mine/v1/A' }] },
+          {
+            type: 'object-store',
+            endpoints: [
+              { interface: 'internal', region: 'Two', url: 'http://inner/v1/A' },
+              { interface: 'public', region: 'One', url: 'http://one/v1/A' },
+              { interface: 'public', region: 'Two', url: 'http://two/v1/A' },
+            ],
+          },
+        ],
+      },
+    });
+    const answer = { status: 201, headers: { 'x-subject-token': 'three' }, body };
+    const { access: one } = access(
+      {
+        ...single,
+        authVersion: 3,
+        project: 'p',
+        authUrl: 'http://keystone/v3',
+        url: 'http://elsewhere/v1/AUTH_',
+        catalogInfo: { serviceType: 'mine', serviceName: 'mine', endpointType: 'internalURL' },
+        regionName: 'Two',
+      },
+      null,
+      createFakeHttp(() => answer),
+    );
+    expect((await one.current(live)).storageUrl).toBe('http://one/v1/A');
+  });
+
+  test('without a public object-store in the answer says so', async () => {
+    const answer = {
+      status: 201,
+      headers: { 'x-subject-token': 'three' },
+      body: '{"token": {"catalog": []}}',
+    };
+    const { access: one } = access(
+      { ...single, authVersion: 3, project: 'p', authUrl: 'http://keystone/v3', regionName: 'Two' },
+      null,
+      createFakeHttp(() => answer),
+    );
+    await expect(one.current(live)).rejects.toThrow(/no object-store at all, and a public one is needed/);
+  });
+
+  test.each([
+    ['Two', 'http://two/A/v3/auth/tokens'],
+    ['Mars', 'http://one/A/v3/auth/tokens'],
+  ])('looks Keystone up in region %s of the request, or in the first', async (regionName, url) => {
+    const http = createFakeHttp(() => ({ status: 503 }));
+    const options = { ...single, authVersion: 3 as const, project: 'p', regionName };
+    await expect(access(options, inRegions, http).access.current(live)).rejects.toThrow();
+    expect(http.asked.map((asked) => asked.url)).toEqual([url]);
   });
 
   test('can renew a token that was refused', async () => {

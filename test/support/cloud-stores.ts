@@ -1,5 +1,5 @@
 /** Stores of this project on the servers of the test scripts. */
-import { createLogger } from '../../src/log.ts';
+import { createLogger, type Logger } from '../../src/log.ts';
 import type { CheckableStore } from '../../src/store/check-store.ts';
 import type { ObjectStore } from '../../src/store/object-store.ts';
 import { createS3Store } from '../../src/store/s3.ts';
@@ -58,6 +58,7 @@ export function swiftStore(
     readonly caller?: SwiftCaller;
     readonly serviceUser?: ServiceUser;
     readonly tuning?: Partial<SwiftTuning>;
+    readonly log?: Logger;
   } = {},
 ): ObjectStore & CheckableStore {
   return createSwiftStore({
@@ -67,7 +68,7 @@ export function swiftStore(
     caller: more.caller ?? null,
     retryPolicy: quickRetries,
     now: () => Date.now(),
-    log: silentLog,
+    log: more.log ?? silentLog,
   });
 }
 

@@ -4,12 +4,15 @@ import { createFakeHttp, type FakeHttp } from './fake-http.ts';
 
 export const fakeAccount = 'http://swift/v1/AUTH_p';
 
-export function createFakeSwift(answer: Parameters<typeof createFakeHttp>[0]): {
+export function createFakeSwift(
+  answer: Parameters<typeof createFakeHttp>[0],
+  storageUrl = fakeAccount,
+): {
   readonly exchange: SwiftExchange;
   readonly http: FakeHttp;
 } {
   const http = createFakeHttp(answer);
-  const grant = { storageUrl: fakeAccount, headers: { 'x-auth-token': 'user' }, refuse: () => false };
+  const grant = { storageUrl, headers: { 'x-auth-token': 'user' }, refuse: () => false };
   const exchange = createSwiftExchange(http, { current: async () => await Promise.resolve(grant) });
   return { exchange, http };
 }

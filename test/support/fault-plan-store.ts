@@ -105,7 +105,8 @@ export function createFaultPlanStore(store: ObjectStore, ...faults: readonly Fau
       run('put', key, options.signal, () => store.put(container, key, body, options)),
     putStream: (container, key, body, options) =>
       run('putStream', key, options.signal, () => store.putStream(container, key, body, options)),
-    flush: (container, signal) => run('flush', container, signal, () => store.flush(container, signal)),
+    flush: (container, prefix, signal) =>
+      run('flush', container, signal, () => store.flush(container, prefix, signal)),
     get: (container, key, options) =>
       run('get', key, options.signal, async () => {
         const { sizeBytes, body } = await store.get(container, key, options);

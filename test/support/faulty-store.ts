@@ -93,9 +93,9 @@ export function createFaultyStore(store: ObjectStore): FaultyStore {
       await enter('putStream', key, options.signal);
       await store.putStream(container, key, body, options);
     },
-    async flush(container, signal) {
+    async flush(container, prefix, signal) {
       await enter('flush', '', signal);
-      await store.flush(container, signal);
+      await store.flush(container, prefix, signal);
     },
     async get(container, key, options) {
       await enter('get', key, options.signal);

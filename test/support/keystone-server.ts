@@ -25,7 +25,7 @@ const madeSchema = z.object({
   users: z.record(z.string(), z.string()),
 });
 
-/** `swiftUrl` goes into the catalog, for the region `RegionOne`; a region `Elsewhere` has an endpoint where nothing listens. */
+/** `swiftUrl` goes into the catalog, for the region `RegionOne`. */
 export async function startKeystone(options: {
   readonly swiftUrl: string;
   readonly port?: number;

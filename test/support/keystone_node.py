@@ -55,7 +55,7 @@ def make_keys(directory):
                 out.write(fernet.Fernet.generate_key().decode())
 
 
-def bootstrap(url, swift_url, region, services, elsewhere):
+def bootstrap(url, swift_url, region, services):
     from keystone.cmd import bootstrap as maker
     from keystone.server import backends
     backends.load_backends = lambda: None  # the application has loaded them
@@ -89,11 +89,7 @@ def bootstrap(url, swift_url, region, services, elsewhere):
         users[user] = made['id']
         for role in wanted:
             apis.assignment_api.add_role_to_user_and_project(made['id'], projects[project], roles[role])
-    catalog = [{'type': 'object-store', 'name': 'swift', 'url': base + '/v1/AUTH_$(project_id)s', 'region': where}
-               for where, base in [(region, swift_url)] + [('Elsewhere', 'http://127.0.0.1:1')] * elsewhere]
-    catalog += [dict(each, region=region) for each in services]
-    if elsewhere:
-        apis.catalog_api.create_region({'id': 'Elsewhere', 'description': '', 'parent_region_id': None})
+    catalog = [{'type': 'object-store', 'name': 'swift', 'url': swift_url + '/v1/AUTH_$(project_id)s'}] + services
     made = {}
     for each in catalog:
         if each['type'] not in made:
@@ -103,7 +99,7 @@ def bootstrap(url, swift_url, region, services, elsewhere):
         for interface in ('public', 'internal', 'admin'):
             endpoint = uuid.uuid4().hex
             apis.catalog_api.create_endpoint(endpoint, {
-                'id': endpoint, 'interface': interface, 'region_id': each['region'],
+                'id': endpoint, 'interface': interface, 'region_id': region,
                 'service_id': made[each['type']], 'enabled': True, 'url': each['url']})
     return {'projects': projects, 'users': users}
 
@@ -130,8 +126,7 @@ def main():
     make_keys(directory)
     sys.argv = ['keystone']
     app = make_tables(conf_file)
-    made = bootstrap(wanted['url'], wanted['swiftUrl'], wanted['region'], wanted.get('services', []),
-                     wanted.get('elsewhere', True))
+    made = bootstrap(wanted['url'], wanted['swiftUrl'], wanted['region'], wanted.get('services', []))
     server = wsgiref.simple_server.make_server('127.0.0.1', wanted['port'], app, Server, Quiet)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     print(json.dumps(made), flush=True)

@@ -44,7 +44,12 @@ export async function loopMountObstacle(kind: MountedFileSystem): Promise<string
 /** Makes and mounts an image (sparse: it takes only what is written to it) in a new directory under `parent`. */
 export async function mountLoop(
   kind: MountedFileSystem,
-  options: { readonly sizeBytes: number; readonly mountOptions?: string; readonly parent?: string },
+  options: {
+    readonly sizeBytes: number;
+    readonly mountOptions?: string;
+    readonly makeOptions?: readonly string[];
+    readonly parent?: string;
+  },
 ): Promise<LoopMount> {
   const base = await mkdtemp(join(options.parent ?? tmpdir(), `cinder-delta-${kind}-`));
   const image = join(base, 'image');
@@ -59,7 +64,7 @@ export async function mountLoop(
       await handle.truncate(options.sizeBytes);
       await handle.close();
       const [maker, ...makerFlags] = makers[kind];
-      await run(maker, [...makerFlags, image]);
+      await run(maker, [...makerFlags, ...(options.makeOptions ?? []), image]);
       await run('mount', ['-o', `loop${flags}`, image, directory]);
     }
   } catch (error) {

@@ -59,7 +59,7 @@ export function createMemoryStore(
       }
       await store(container, key, signal, Buffer.concat(pieces));
     },
-    async flush(_container, signal) {
+    async flush(_container, _prefix, signal) {
       await turn(signal);
     },
     async get(container, key, { signal }) {

@@ -12,6 +12,8 @@ export type RadosgwServer = {
   /** `http://127.0.0.1:port`; buckets may also be host names under `s3.test`. */
   readonly url: string;
   readonly port: number;
+  /** Where the same server is a Swift, for its user `tester:swift`, key `testing`. */
+  readonly authUrl: string;
   /** Access and secret keys of two users. */
   readonly keys: {
     readonly tester: { readonly accessKey: string; readonly secretKey: string };
@@ -43,7 +45,8 @@ export async function startRadosgw(): Promise<RadosgwServer> {
   for await (const line of createInterface(child.stdout)) {
     if (line !== 'ready') break;
     const keys = { tester: keysOf('tester'), other: keysOf('other') };
-    return { url: `http://127.0.0.1:${rgw}`, port: rgw, keys, stop };
+    const url = `http://127.0.0.1:${rgw}`;
+    return { url, port: rgw, authUrl: `${url}/auth/v1.0`, keys, stop };
   }
   const logs = await Promise.all(
     ['setup.log', 'client.rgw.log'].map((name) => readFile(join(directory, name), 'utf8').catch(() => '')),

@@ -32,6 +32,8 @@ def main():
     for name in ('tester', 'other'):
         cluster.run('radosgw-admin', '-c', cluster.conf, '-n', 'client.rgw', 'user', 'create', '--uid', name,
                     '--display-name', name, '--access-key', name, '--secret', 'secret-of-' + name)
+    cluster.run('radosgw-admin', '-c', cluster.conf, '-n', 'client.rgw', 'subuser', 'create', '--uid', 'tester',
+                '--subuser', 'tester:swift', '--access', 'full', '--key-type', 'swift', '--secret', 'testing')
     cluster.start('rgw', 'radosgw', '-f', '-c', cluster.conf, '-n', 'client.rgw')
     until = time.time() + 60
     while time.time() < until:

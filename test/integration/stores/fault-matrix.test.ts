@@ -24,7 +24,10 @@ import { collect, patternBytes } from '../../support/pattern.ts';
 import { startRadosgw } from '../../support/radosgw-server.ts';
 import { startSwift } from '../../support/swift-server.ts';
 
-const timeoutMs = 500;
+/** Of the store behind the proxy: how long a silence lasts. */
+const faultTimeoutMs = 500;
+/** Of the store that checks, which has no wrapper that tries again. */
+const directTimeoutMs = 60_000;
 const live = new AbortController().signal;
 const options = { signal: live };
 const prefix = 'volume_1/20260102030405/az_nova_backup_2-';
@@ -40,7 +43,7 @@ type Kind = {
   readonly name: string;
   readonly start: () => Promise<{
     readonly port: number;
-    readonly open: (url: string) => ObjectStore;
+    readonly open: (url: string, timeoutMs: number) => ObjectStore;
     readonly stop: () => Promise<void>;
   }>;
   /** What differs from the table below. */
@@ -51,11 +54,11 @@ const denied = (tries: number): Outcome => ({ code: 'store-denied', tries });
 const renewed = { put: denied(2), get: denied(2), remove: denied(2), removePrefix: denied(2) };
 const nothingThere = { removePrefix: { code: 'none', tries: 1 } };
 
-function openSwift(url: string): ObjectStore {
+function openSwift(url: string, timeoutMs: number): ObjectStore {
   return swiftStore(tempAuthOptions(`${url}/auth/v1.0`), { tuning: { timeoutMs } });
 }
 
-function openS3(url: string, keys: Partial<S3StoreOptions> = {}): ObjectStore {
+function openS3(url: string, timeoutMs: number, keys: Partial<S3StoreOptions> = {}): ObjectStore {
   return s3Store(s3ApiOptions(url, { ...keys, timeoutMs }));
 }
 
@@ -81,7 +84,7 @@ const kinds: readonly Kind[] = [
     name: 'radosgw',
     start: async () => {
       const server = await startRadosgw();
-      const open = (url: string) => openS3(url, server.keys.tester);
+      const open = (url: string, timeoutMs: number) => openS3(url, timeoutMs, server.keys.tester);
       return { port: server.port, open, stop: () => server.stop() };
     },
     otherwise: { '404': nothingThere },
@@ -142,7 +145,7 @@ describe.each(kinds)('faults of $name', ({ start, otherwise }) => {
 
   beforeAll(async () => {
     server = await start();
-    direct = server.open(`http://127.0.0.1:${server.port}`);
+    direct = server.open(`http://127.0.0.1:${server.port}`, directTimeoutMs);
   });
   afterAll(async () => {
     await direct.close();
@@ -150,7 +153,7 @@ describe.each(kinds)('faults of $name', ({ start, otherwise }) => {
   });
   beforeEach(async () => {
     proxy = await startFaultProxy(server.port);
-    plain = server.open(proxy.url);
+    plain = server.open(proxy.url, faultTimeoutMs);
     store = createRetryStore(createLimitStore(plain, createStoreLimits({ puts: 4, gets: 4 })), {
       policy: quickRetries,
       log: silentLog,

@@ -10,13 +10,16 @@ import { startSwift, type SwiftServer } from '../../support/swift-server.ts';
 import { listedKeys } from '../../support/listed-keys.ts';
 
 const MiB = 1024 * 1024;
-const timeoutMs = 1500;
+/** Of the store behind the proxy: how long a silence lasts. */
+const timeoutMs = 4000;
+/** Of the store that checks. */
+const directTimeoutMs = 60_000;
 const live = new AbortController().signal;
 const options = { signal: live };
 
 type Kind = {
   readonly name: string;
-  readonly make: (url: string) => ObjectStore;
+  readonly make: (url: string, timeoutMs: number) => ObjectStore;
   /** The request lines of puts of objects, parts or segments, and of gets of objects. */
   readonly put: RegExp;
   readonly get: RegExp;
@@ -28,7 +31,7 @@ type Kind = {
 const kinds: readonly Kind[] = [
   {
     name: 'swift',
-    make: (url) => swiftStore(tempAuthOptions(`${url}/auth/v1.0`), { tuning: { timeoutMs } }),
+    make: (url, waitMs) => swiftStore(tempAuthOptions(`${url}/auth/v1.0`), { tuning: { timeoutMs: waitMs } }),
     put: /^PUT \/v1\/\S+\/volume_/,
     get: /^GET \/v1\/\S+\/volume_[^?]*$/,
     list: /^GET \/v1\/\S+\?format=json/,
@@ -36,7 +39,7 @@ const kinds: readonly Kind[] = [
   },
   {
     name: 's3',
-    make: (url) => s3Store(s3ApiOptions(url, { timeoutMs })),
+    make: (url, waitMs) => s3Store(s3ApiOptions(url, { timeoutMs: waitMs })),
     put: /^PUT \/\S+\/volume_/,
     get: /^GET \/\S+\/volume_/,
     list: /^GET \/\S+list-type=2/,
@@ -74,14 +77,14 @@ describe.each(kinds)('faults between us and $name', (kind) => {
   const key = 'volume_1/20260102030405/az_nova_backup_2-00001';
 
   beforeAll(() => {
-    direct = kind.make(server.url);
+    direct = kind.make(server.url, directTimeoutMs);
   });
   afterAll(async () => {
     await direct.close();
   });
   beforeEach(async () => {
     proxy = await startFaultProxy(server.port);
-    store = kind.make(proxy.url);
+    store = kind.make(proxy.url, timeoutMs);
     container = `backups-${randomUUID()}`;
     await store.ensureContainer(container, live);
   });
@@ -128,7 +131,7 @@ describe.each(kinds)('faults between us and $name', (kind) => {
 
     test('that is slow but moves takes longer than the time-out and succeeds', async () => {
       const large = patternBytes(30 * MiB, 6);
-      proxy.plan({ act: { do: 'throttle', side: 'request', bytesPerSecond: 10 * MiB }, on: kind.put });
+      proxy.plan({ act: { do: 'throttle', side: 'request', bytesPerSecond: 5 * MiB }, on: kind.put });
       const started = performance.now();
       await put(large);
       expect(performance.now() - started).toBeGreaterThan(timeoutMs);
@@ -160,7 +163,7 @@ describe.each(kinds)('faults between us and $name', (kind) => {
     });
 
     test('to a server that is gone is store-unavailable, and the sentence says so', async () => {
-      const fresh = kind.make(proxy.url);
+      const fresh = kind.make(proxy.url, timeoutMs);
       await proxy.refuse();
       await expect(fresh.put(container, key, old, options)).rejects.toMatchObject({
         code: 'store-unavailable',
@@ -232,6 +235,29 @@ describe.each(kinds)('faults between us and $name', (kind) => {
       for (let n = 2; n < 40; n += 1) await direct.put(container, `${key}${n}`, patternBytes(9, n), options);
       expect(await codeOf(all())).toBe('store-unavailable');
       expect(names).toEqual([]);
+    });
+  });
+
+  describe('a stream of one segment', () => {
+    const bytes = patternBytes(2 * MiB + 11, 5);
+    const putStream = () => store.putStream(container, key, inRecycledPieces(bytes, 300_000), options);
+
+    test.each([
+      ['503', { do: 'answer', status: 503 } as const],
+      ['a reset', { do: 'reset', afterBytes: MiB } as const],
+      ['a lost answer', { do: 'truncate', afterBytes: 0 } as const],
+    ])('survives %s', async (_, act) => {
+      proxy.plan({ act, on: kind.put, times: 2 });
+      await putStream();
+      expect(proxy.fired).toBe(2);
+      expect((await read(direct)).equals(bytes)).toBe(true);
+    });
+
+    test('is given up when the server fails for good', async () => {
+      proxy.plan({ act: { do: 'answer', status: 503 }, on: kind.put, times: 99 });
+      expect(await codeOf(putStream())).toBe('store-unavailable');
+      expect(proxy.fired).toBe(4);
+      expect(await listed()).toEqual([]);
     });
   });
 
