@@ -4,7 +4,8 @@
  */
 import { setTimeout as after } from 'node:timers/promises';
 import type { Writable } from 'node:stream';
-import { BackupError, cancelledBy, throwIfAborted } from '../model/errors.ts';
+import { untilAborted } from '../async/until-aborted.ts';
+import { BackupError } from '../model/errors.ts';
 import type { StreamPlan, StreamTotals } from '../protocol/calls.ts';
 import { encodeFrame, encodeJsonFrame, preamble } from '../protocol/frames.ts';
 import { answerOf } from './error-answer.ts';
@@ -100,27 +101,14 @@ function createWriter(output: Writable, signal: AbortSignal) {
         });
       });
       before.catch(() => {});
-      await unlessAborted(last, signal);
+      await untilAborted(last, signal);
     },
     async end(): Promise<void> {
-      await unlessAborted(before, signal);
+      await untilAborted(before, signal);
       const ended = new Promise<void>((resolve) => {
         output.end(() => resolve());
       });
-      await unlessAborted(ended, signal);
+      await untilAborted(ended, signal);
     },
   };
-}
-
-/** Waits for `waited`, or throws why `signal` has aborted if that comes first. */
-async function unlessAborted(waited: Promise<void>, signal: AbortSignal): Promise<void> {
-  throwIfAborted(signal);
-  const { promise: aborted, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(cancelledBy(signal));
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    await Promise.race([waited, aborted]);
-  } finally {
-    signal.removeEventListener('abort', abort);
-  }
 }

@@ -6,6 +6,7 @@
  * (_drivers/impl_rabbit.py, _publish). An exchange that exists as not durable where it ought to be durable is taken as it is.
  */
 import type { ConfirmChannel, Message } from 'amqplib';
+import { untilAborted } from '../async/until-aborted.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, cancelledBy, messageOf } from '../model/errors.ts';
 import type { Link } from './link.ts';
@@ -152,12 +153,4 @@ function markReturned({ pending }: ChannelState, { fields, content }: Message): 
   for (const entry of pending) {
     if (entry.routingKey === fields.routingKey && entry.content.equals(content)) entry.isReturned = true;
   }
-}
-
-function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const onAbort = () => reject(cancelledBy(signal));
-  if (signal.aborted) onAbort();
-  else signal.addEventListener('abort', onAbort, { once: true });
-  return Promise.race([work, promise]).finally(() => signal.removeEventListener('abort', onAbort));
 }

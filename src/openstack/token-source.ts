@@ -3,7 +3,8 @@
  *
  * Entry: `createTokenSource` around a log-in, `createFixedToken` for a token that came with a request and cannot be renewed.
  */
-import { BackupError, cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
+import { untilAborted } from '../async/until-aborted.ts';
+import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { Catalog } from './catalog.ts';
 
 export type Token = {
@@ -48,7 +49,7 @@ export function createTokenSource(logIn: LogIn, now: () => number): TokenSource 
     async current(signal) {
       throwIfAborted(signal);
       if (held !== undefined && now() < held.renewAtMs) return held.token;
-      return await unlessAborted(fetch(), signal);
+      return await waitForLogIn(fetch(), signal);
     },
     refuse(token) {
       if (held?.token.id === token.id) held = undefined;
@@ -72,12 +73,9 @@ export function createFixedToken(token: Token): TokenSource {
   };
 }
 
-async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(cancelledBy(signal));
-  signal.addEventListener('abort', abort, { once: true });
+async function waitForLogIn<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   try {
-    return await Promise.race([work, promise]);
+    return await untilAborted(work, signal);
   } catch (error) {
     if (isBackupError(error, 'cancelled') && !signal.aborted) {
       throw new BackupError('store-unavailable', `the log-in took more than ${logInTimeoutMs} ms`, {
@@ -85,7 +83,5 @@ async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<
       });
     }
     throw error;
-  } finally {
-    signal.removeEventListener('abort', abort);
   }
 }

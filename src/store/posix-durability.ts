@@ -10,7 +10,8 @@
 import { constants, open, type FileHandle } from 'node:fs/promises';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
-import { cancelledBy, throwIfAborted } from '../model/errors.ts';
+import { untilAborted } from '../async/until-aborted.ts';
+import { throwIfAborted } from '../model/errors.ts';
 import { attempt, systemCode } from './posix-error.ts';
 import { isLocal } from './posix-file-systems.ts';
 import { createLosses, lostError } from './posix-losses.ts';
@@ -154,6 +155,7 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
   const flushPending = async (directory: string, pending: Pending, signal: AbortSignal): Promise<void> => {
     const sync = start(directory, pending);
     try {
+      // It goes on behind a signal that aborts: others may rely on it.
       await untilAborted(sync, signal);
     } finally {
       const { names, made, hasRemoved, batches } = pending;
@@ -238,18 +240,6 @@ export async function syncDirectory(path: string): Promise<void> {
     await attempt(action, handle.sync());
   } finally {
     await handle.close();
-  }
-}
-
-/** Waits for `work`, which goes on behind a signal that aborts: others may rely on it. */
-async function untilAborted(work: Promise<void>, signal: AbortSignal): Promise<void> {
-  const { promise, reject } = Promise.withResolvers<never>();
-  const abort = () => reject(cancelledBy(signal));
-  signal.addEventListener('abort', abort, { once: true });
-  try {
-    await Promise.race([work, promise]);
-  } finally {
-    signal.removeEventListener('abort', abort);
   }
 }
 

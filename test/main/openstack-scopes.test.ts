@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, expect, test } from 'vitest';
 import { readContext } from '../../src/bus/bus-context.ts';
 import type { MessageBus } from '../../src/bus/message-bus.ts';
-import { createScopes } from '../../src/main/openstack-scopes.ts';
+import { createScopes, type ScopeDeps } from '../../src/main/openstack-scopes.ts';
 import { BackupError } from '../../src/model/errors.ts';
 import type { ObjectStore } from '../../src/store/object-store.ts';
 import type { SwiftCaller } from '../../src/store/swift-options.ts';
@@ -32,6 +32,18 @@ const bus: MessageBus = {
   close: async () => await Promise.resolve(),
 };
 
+function openScopes(openCallerStore: ScopeDeps['openCallerStore']) {
+  const { cloud: _, ...base } = rig.environment;
+  return createScopes({
+    base,
+    bus,
+    isWorking: () => true,
+    hasWorked: () => true,
+    keysOf: () => rig.environment.cloud.keys,
+    openCallerStore,
+  });
+}
+
 const asker = (token: string | null, project = 'demo') =>
   readContext({
     auth_token: token,
@@ -56,16 +68,7 @@ function createCallerStores() {
     };
     return { store, naming: 'swift' as const, container: 'c', adopt: nothing, check };
   };
-  const { cloud: _, ...base } = rig.environment;
-  const keysOf = () => rig.environment.cloud.keys;
-  const scopeOf = createScopes({
-    base,
-    bus,
-    isWorking: () => true,
-    hasWorked: () => true,
-    keysOf,
-    openCallerStore,
-  });
+  const scopeOf = openScopes(openCallerStore);
   return { callers, closed, scopeOf };
 }
 
@@ -102,15 +105,6 @@ test('nobody, or a project without a token, is refused at the first use', async 
 });
 
 test('one store serves all where the driver has a user of its own', () => {
-  const { cloud: _, ...base } = rig.environment;
-  const keysOf = () => rig.environment.cloud.keys;
-  const scopeOf = createScopes({
-    base,
-    bus,
-    isWorking: () => true,
-    hasWorked: () => true,
-    keysOf,
-    openCallerStore: undefined,
-  });
+  const scopeOf = openScopes(undefined);
   expect(scopeOf(asker('t')).environment.resources.store).toBe(rig.environment.resources.store);
 });
