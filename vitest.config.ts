@@ -1,6 +1,11 @@
 import { defineConfig } from 'vitest/config';
 
-const shared = { testTimeout: 30_000, hookTimeout: 60_000 };
+const shared = {
+  testTimeout: 30_000,
+  hookTimeout: 60_000,
+  // One second, the default, is too short for a machine that does something else.
+  expect: { poll: { timeout: 20_000 } },
+};
 
 export default defineConfig({
   test: {

@@ -50,6 +50,11 @@ export const neededPackages = [
 
 const startPolicy = '/usr/sbin/policy-rc.d';
 
+/** A gate has nobody who starts it again: it waits out a lock that is held and a mirror that fails. */
+const gatePatience = { rounds: 10, pauseMs: 15_000, retries: 5 };
+/** A developer's machine may be without a network, where waiting changes nothing: seconds in all. */
+const usualPatience = { rounds: 2, pauseMs: 2000, retries: 1 };
+
 /** `missing` packages are not installed; `installCommand` says how to get them. */
 export type PackageState = { readonly missing: readonly string[]; readonly installCommand: string };
 
@@ -72,23 +77,39 @@ export function packageState(wanted: readonly string[] = neededPackages): Packag
   };
 }
 
-/** Installs `missing` when this is root on a Debian; returns what is missing afterwards. */
+/**
+ * Installs `missing` when this is root on a Debian, in as many rounds as it takes, up to a bound that is higher with CI=true;
+ * returns what is missing afterwards.
+ */
 export function installPackages(state: PackageState): PackageState {
   if (state.missing.length === 0 || process.getuid?.() !== 0) return state;
+  const { rounds, pauseMs, retries } = process.env['CI'] === 'true' ? gatePatience : usualPatience;
   const env = { ...process.env, DEBIAN_FRONTEND: 'noninteractive', APT_LISTCHANGES_FRONTEND: 'none' };
   const apt = (...args: readonly string[]) =>
-    spawnSync('apt-get', ['-q', '-o', 'DPkg::Lock::Timeout=900', ...args], {
-      env,
-      stdio: ['ignore', 'inherit', 'inherit'],
-    });
-  if (apt('update').error !== undefined) return state;
-  const allowStarts = forbidStarts();
-  try {
-    apt('install', '-y', '--no-install-recommends', ...state.missing);
-  } finally {
-    allowStarts();
+    spawnSync(
+      'apt-get',
+      ['-q', '-o', 'DPkg::Lock::Timeout=900', '-o', `Acquire::Retries=${retries}`, ...args],
+      { env, stdio: ['ignore', 'inherit', 'inherit'] },
+    );
+  const install = (): boolean => {
+    const allowStarts = forbidStarts();
+    try {
+      return apt('install', '-y', '--no-install-recommends', ...state.missing).status === 0;
+    } finally {
+      allowStarts();
+    }
+  };
+  for (let round = 1; round <= rounds; round += 1) {
+    if (round > 1) pause(pauseMs);
+    if (apt('update').error !== undefined) return state;
+    // An update that got nothing ends with 0 too, and old lists may do: only the installation tells.
+    if (install()) break;
   }
   return packageState(state.missing);
+}
+
+function pause(durationMs: number): void {
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, durationMs);
 }
 
 /** Keeps Debian from starting the servers it installs (policy-rc.d): the tests start their own, on loopback. */

@@ -36,6 +36,9 @@ export type Settings = {
 
 type Usable = { readonly value: unknown; readonly texts: readonly string[] };
 
+/** The references that led here: what each is to, as section/name, and how it is written. */
+type Visited = ReadonlyMap<string, string>;
+
 export const hiddenSecret = '[secret]';
 
 /** Settings over `files`. `tables` are those whose options a `$` reference may name, by section. */
@@ -48,11 +51,7 @@ export function createSettings(
   const entries: Entry[] = [];
 
   /** What `$reference` stands for in `section`, as Python would print it. Throws `config-invalid`. */
-  function resolve(reference: string, section: string, visited: readonly string[]): string {
-    if (visited.includes(reference)) {
-      const circle = [...visited, reference].map((name) => `$${name}`).join(' → ');
-      throw new BackupError('config-invalid', `it refers to itself: ${circle}`);
-    }
+  function resolve(reference: string, section: string, visited: Visited): string {
     const dot = reference.indexOf('.');
     const owner = reference.slice(0, dot);
     // oslo.config has no section DEFAULT to refer to: only a name without one reaches it.
@@ -63,33 +62,37 @@ export function createSettings(
           ? []
           : [{ owner, name: reference.slice(dot + 1) }];
     for (const place of places) {
-      const value = resolveIn(place.owner, place.name, [...visited, reference]);
+      const key = placeOf(place.owner, place.name);
+      if (visited.has(key)) {
+        const circle = [...visited.values(), reference].map((name) => `$${name}`).join(' → ');
+        throw new BackupError('config-invalid', `it refers to itself: ${circle}`);
+      }
+      const value = resolveIn(place.owner, place.name, new Map([...visited, [key, reference]]));
       if (value !== undefined) return value;
     }
     throw new BackupError('config-invalid', `$${reference} names no option; write $$ for a dollar sign`);
   }
 
-  function resolveIn(section: string, name: string, visited: readonly string[]): string | undefined {
+  function resolveIn(section: string, name: string, visited: Visited): string | undefined {
     const expand = (text: string) => substitute(text, (inner) => resolve(inner, section, visited));
     const option = optionOf(tables[section], name);
     if (option === undefined) {
       const text = raw.findUnknown(section, name);
       return text === undefined ? undefined : expand(text);
     }
-    const texts = raw.find(section, name, option)?.texts ?? defaultTexts(option);
+    const texts = (raw.find(section, name, option)?.texts ?? defaultTexts(option)).map(expand);
     // An empty number is refused where it stands; a reference to it is empty, as in oslo.config.
     if (hasNoValue(option, texts) || isEmptyNumber(option, texts)) return '';
-    const parsed = option.type.parse(texts.map(expand));
+    const parsed = option.type.parse(texts);
     if (parsed.ok) return option.type.format(parsed.value);
     throw new BackupError('config-invalid', `$${name}, which it refers to, must be ${parsed.expected}`);
   }
 
   /** The value of `texts`. Throws `config-invalid`: the message is the end of a sentence about the option. */
   function convert(section: string, name: string, option: Option<unknown>, texts: readonly string[]): Usable {
-    if (hasNoValue(option, texts)) return { value: undefined, texts: [] };
-    const expanded = texts.map((text) =>
-      substitute(text, (reference) => resolve(reference, section, [name])),
-    );
+    const start = new Map([[placeOf(section, name), name]]);
+    const expanded = texts.map((text) => substitute(text, (reference) => resolve(reference, section, start)));
+    if (hasNoValue(option, expanded)) return { value: undefined, texts: [] };
     const parsed = option.type.parse(expanded);
     if (parsed.ok) return { value: parsed.value, texts: expanded };
     throw new BackupError('config-invalid', `it must be ${parsed.expected}`);
@@ -146,6 +149,10 @@ export function createSettings(
       return Object.fromEntries(values) as ValuesOf<T>;
     },
   };
+}
+
+function placeOf(section: string, name: string): string {
+  return `${section}/${name}`;
 }
 
 function defaultTexts(option: Option<unknown>): readonly string[] {

@@ -3,6 +3,7 @@
 Everything ends with the process that started it, however that ends.
 """
 import ctypes
+import json
 import os
 import shutil
 import signal
@@ -153,9 +154,15 @@ class Cluster:
         self.run('ceph-osd', '-c', self.conf, '-i', '0', '--mkfs', '--osd-uuid', osd, *keys)
         self.start('osd', 'ceph-osd', '-f', '-c', self.conf, '-i', '0', *keys)
 
-    def await_osd(self):
+    def osd_epoch(self):
+        """The epoch in which the OSD came up last; 0: it has not yet. One that was killed alone stays "up": nobody reports it."""
+        found = json.loads(self.ceph('osd', 'dump', '--format', 'json'))['osds'][0]
+        return found['up_from'] if found['up'] else 0
+
+    def await_osd(self, after=0):
+        """Waits until the OSD has come up in a later epoch."""
         until = time.time() + 60
-        while b'1 up' not in self.ceph('osd', 'stat'):
+        while self.osd_epoch() <= after:
             if time.time() > until:
                 raise TimeoutError('the OSD does not come up')
             time.sleep(0.2)

@@ -32,9 +32,10 @@ def main():
         if verb == 'kill':
             cluster.kill(name)
         elif verb == 'start':
+            before = cluster.osd_epoch() if name == 'osd' else None
             cluster.restart(name)
-            if name == 'osd':
-                cluster.await_osd()
+            if before is not None:
+                cluster.await_osd(before)
         else:
             cluster.signal(name, {'pause': signal.SIGSTOP, 'resume': signal.SIGCONT}[verb])
         print('done', flush=True)

@@ -52,6 +52,20 @@ export function createRandom(given?: number): Random {
   };
 }
 
+/** A seed that found a difference to another program comes to these when the difference is mended. */
+const fixedSeeds = [1, 20_261_126, 4_009_021_117];
+
+/**
+ * The seeds of a test that compares us with another program, for `createRandom`: that program may have corners that nobody
+ * has looked into. Under CI=true they are always the same, so that no change fails by what it has not touched; elsewhere
+ * there is one, TEST_SEED or a fresh one: that is how differences are found.
+ */
+export function comparisonSeeds(): readonly number[] {
+  const given = process.env['TEST_SEED'];
+  if (given !== undefined) return [Number(given)];
+  return process.env['CI'] === 'true' ? fixedSeeds : [randomInt(2 ** 32 - 1)];
+}
+
 const sectorBytes = 512;
 const sectorWords = sectorBytes / 4;
 const textBytes = 64 * 1024;

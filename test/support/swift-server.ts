@@ -34,11 +34,13 @@ export type SwiftServerOptions = {
   readonly proxyApp?: string;
   /** Domain under which buckets are host names. */
   readonly storageDomain?: string;
+  /** Five ports that were drawn together with those of another server; its own unless given. */
+  readonly ports?: readonly number[];
 };
 
 export async function startSwift(options: SwiftServerOptions = {}): Promise<SwiftServer> {
   const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-swift-'));
-  const [proxy, account, container, object, memcached] = await freePorts(5);
+  const [proxy, account, container, object, memcached] = options.ports ?? (await freePorts(5));
   const settings = {
     directory,
     ports: { proxy, account, container, object, memcached },

@@ -2,6 +2,9 @@
 
 Called by swift-server.ts with one JSON argument. Makes the rings and configurations under `directory`, starts everything,
 prints one line `ready` once all answer, and stops everything when its standard input is closed or it gets SIGTERM.
+
+Swift waits 0.5 s for a connection, 3 s for an answer and 1 s for the listing to know an object by default: a busy machine
+takes longer, so they wait as long as a test may. Every storage server reads its [DEFAULT], the proxy the section of its app.
 """
 import ctypes
 import json
@@ -29,6 +32,8 @@ pipeline = catch_errors gatekeeper healthcheck proxy-logging cache listing_forma
 use = egg:swift#proxy
 allow_account_management = true
 account_autocreate = true
+conn_timeout = 20
+node_timeout = 60
 %(proxy_app)s
 [filter:catch_errors]
 use = egg:swift#catch_errors
@@ -41,6 +46,8 @@ use = egg:swift#proxy_logging
 [filter:cache]
 use = egg:swift#memcache
 memcache_servers = 127.0.0.1:%(memcached)d
+connect_timeout = 20
+io_timeout = 20
 [filter:listing_formats]
 use = egg:swift#listing_formats
 [filter:bulk]
@@ -111,6 +118,9 @@ mount_check = false
 fallocate_reserve = 0
 disk_chunk_size = 1048576
 network_chunk_size = 262144
+conn_timeout = 20
+node_timeout = 60
+container_update_timeout = 60
 log_level = INFO
 [pipeline:main]
 pipeline = healthcheck %(kind)s-server

@@ -211,9 +211,9 @@ for (const kind of ['mariadb', 'postgresql'] as const) {
     test('a connection that falls silent in a statement is given up, and in doubt', async () => {
       const address = parseDatabaseUrl(server.url('cinder', { port: proxy.port }));
       if (address.dialect === 'sqlite') throw new Error('the server is no SQLite');
-      const login = { ...address, server: 'here', statementTimeoutMs: 300 };
+      const login = { ...address, server: 'here', statementTimeoutMs: 2000 };
       const wire = await (kind === 'mariadb'
-        ? openMysqlWire({ ...login, sqlMode: '' })
+        ? openMysqlWire({ ...login, sqlMode: '', wsrepSyncWait: undefined })
         : openPostgresWire(login));
       proxy.plan({ at: /\bdelete/, when: 'silence', times: 1 });
       await expect(wire.run('delete from workers', [])).rejects.toMatchObject({

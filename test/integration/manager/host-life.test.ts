@@ -64,7 +64,15 @@ async function startHost(name: string, driver = driverName): Promise<Host> {
   const database = openSqliteDatabase(':memory:');
   const bus = openTestBus({ url: broker.url, host: name });
   const clock = { now: () => new Date() };
-  const common = { database, host: name, availabilityZone: 'nova', driverName: driver, clock, log };
+  const common = {
+    database,
+    host: name,
+    availabilityZone: 'nova',
+    enableNewServices: true,
+    driverName: driver,
+    clock,
+    log,
+  };
   const life = createHostLife({
     ...common,
     bus,
@@ -158,7 +166,7 @@ test('a host whose store does not work is not picked, and is picked when the sto
   host.isStoreReady = false;
   await begin(host);
   await ask({ op: 'wait_gone' });
-  expect(await ask({ op: 'pick', seconds: 1 })).toEqual({
+  expect(await ask({ op: 'pick', known: 'recovering', seconds: 1 })).toEqual({
     host: null,
     states: expect.objectContaining({
       recovering: { backend_state: false, driver_name: driverName, availability_zone: 'nova' },

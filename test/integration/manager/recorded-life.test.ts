@@ -73,8 +73,16 @@ const statusOf = async (id: string) => (await rig.row(id)).status;
 
 const expectRows = (recorded: RecordedTables, table: string) => expectRecordedRows(rig, recorded, table);
 
+/** Notifications since the last `forgetEvents`: the queue has each only once. */
+const told: Readonly<Record<string, unknown>>[] = [];
+
+async function forgetEvents(): Promise<void> {
+  await rig.take('notifications.info');
+  told.length = 0;
+}
+
 async function eventsOf(backupId: string): Promise<readonly string[]> {
-  const told = await rig.take('notifications.info');
+  told.push(...(await rig.take('notifications.info')));
   const event = z.object({ event_type: z.string(), payload: z.object({ backup_id: z.string() }) });
   return told
     .map((message) => event.parse(message))
@@ -85,7 +93,7 @@ async function eventsOf(backupId: string): Promise<readonly string[]> {
 describe.each(databases)('on %s', (kind) => {
   beforeAll(async () => {
     rig = await openRig(kind);
-    await rig.take('notifications.info');
+    await forgetEvents();
     await rig.start();
   });
   afterAll(async () => {
@@ -185,7 +193,7 @@ describe.each(databases)('on %s', (kind) => {
   });
 
   test.each(['error', 'available'])('a reset to %s', async (status) => {
-    await rig.take('notifications.info');
+    await forgetEvents();
     await send(`reset_status.${status}`);
     await expect.poll(() => statusOf(fromSnapshot), patience).toBe(status);
     await expect.poll(() => eventsOf(fromSnapshot), patience).toEqual(['backup.reset_status.end']);
@@ -199,7 +207,7 @@ describe.each(databases)('on %s', (kind) => {
 
   test('a delete', async () => {
     await putRows(rig.database.sql, recordedRows('delete', answered));
-    await rig.take('notifications.info');
+    await forgetEvents();
     await send('delete_backup');
     await expect.poll(() => statusOf(increment), patience).toBe('deleted');
     const after = recordedRows('delete', 'after');

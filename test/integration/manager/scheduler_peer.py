@@ -57,8 +57,11 @@ def serve(request):
 
 
 def pick(request):
-    """The host that the next backup would go to, once there is one; null after `seconds`."""
+    """The host that the next backup would go to, once there is one; null after `seconds`, which begin when the scheduler
+    knows the host `known`, if that is given."""
     hosts = scheduler.driver.host_manager
+    if 'known' in request:
+        await_known(hosts, request['known'])
     deadline = time.monotonic() + request.get('seconds', 20)
     while True:
         try:
@@ -66,6 +69,12 @@ def pick(request):
         except Exception:
             if time.monotonic() >= deadline:
                 return {'host': None, 'states': hosts.backup_service_states}
+        eventlet.sleep(0.05)
+
+
+def await_known(hosts, name):
+    deadline = time.monotonic() + 20
+    while name not in hosts.backup_service_states and time.monotonic() < deadline:
         eventlet.sleep(0.05)
 
 

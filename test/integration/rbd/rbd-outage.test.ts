@@ -174,6 +174,8 @@ describe('a cluster', () => {
     } finally {
       await cluster.daemon('resume', 'mon');
     }
+    await client.close();
+    client = connect(agent.url, 60);
     expect(await client.volume('ceph', volume, signal)).toMatchObject({ size_bytes: sizeBytes });
   });
 
