@@ -34,6 +34,7 @@ export async function sendFrames(
   const totals: StreamTotals = { data_bytes: 0, zero_bytes: 0, digests: 0, read_bytes: 0 };
   const writer = createWriter(output, controller.signal);
   let sentTo = source.startOffset;
+  let isWhole = false;
   try {
     await writer.write(preamble);
     await writer.write(encodeJsonFrame('plan', source.plan, source.lengthBytes));
@@ -50,13 +51,16 @@ export async function sendFrames(
       await writer.write(piece.bytes, piece.release);
     }
     totals.read_bytes += source.findingBytes();
+    isWhole = true;
     await writer.write(encodeJsonFrame('totals', totals));
     await writer.end();
     return totals;
   } catch (error) {
     controller.abort(error);
     await source.pieces.return(undefined);
-    if (!output.destroyed && !output.writableEnded) {
+    // Nothing may follow the totals.
+    if (isWhole) output.end();
+    else if (!output.destroyed) {
       const { code, message } = answerOf(error);
       output.end(encodeJsonFrame('error', { code, message }));
     }

@@ -7,12 +7,15 @@ export type DatabaseTls = {
   readonly keyFile: string | undefined;
   /** `ca`: the certificate must be of the authority; `host`: and be that of the host. */
   readonly verify: 'none' | 'ca' | 'host';
+  /** In OpenSSL's words; the library's choice unless given. */
+  readonly ciphers?: string;
 };
 
 const mysqlKeys = new Set([
   'ssl_ca',
   'ssl_cert',
   'ssl_key',
+  'ssl_cipher',
   'ssl_check_hostname',
   'ssl_verify_cert',
   'ssl_verify_identity',
@@ -20,9 +23,10 @@ const mysqlKeys = new Set([
   'ssl_mode',
 ]);
 
+const mysqlModes = ['DISABLED', 'PREFERRED', 'REQUIRED', 'VERIFY_CA', 'VERIFY_IDENTITY'];
+
 const mysqlRemedies: Readonly<Record<string, string>> = {
   ssl_capath: 'name one file of certificates, with ssl_ca',
-  ssl_cipher: 'take it out, and let the server say which ciphers it takes',
 };
 
 /** Two of libpq's have no part in whether a connection is safe. */
@@ -44,14 +48,17 @@ export function mysqlTls(
   }
   const fileOf = (name: 'ca' | 'cert' | 'key') => textOf(query, `ssl_${name}`) ?? fromFile.get(`ssl-${name}`);
   const [caFile, certFile, keyFile] = [fileOf('ca'), fileOf('cert'), fileOf('key')];
-  const mode = modeOf(query, 'ssl_mode', ['DISABLED', 'REQUIRED', 'VERIFY_CA', 'VERIFY_IDENTITY']);
+  const ciphers = textOf(query, 'ssl_cipher') ?? fromFile.get('ssl-cipher');
+  const asked = modeOf(query, 'ssl_mode', mysqlModes);
+  // What mysqlclient does without it.
+  const mode = asked === 'PREFERRED' ? undefined : asked;
   const verifiesAuthority = flagOf(query, 'ssl_verify_cert') ?? (mode === 'VERIFY_CA' ? true : undefined);
   const checksHost =
     flagOf(query, 'ssl_verify_identity') ??
     flagOf(query, 'ssl_check_hostname') ??
     (mode === undefined ? undefined : mode === 'VERIFY_IDENTITY');
   const isDisabled = flagOf(query, 'ssl_disabled') === true || mode === 'DISABLED';
-  const given = [caFile, certFile, keyFile, mode, verifiesAuthority, checksHost];
+  const given = [caFile, certFile, keyFile, ciphers, mode, verifiesAuthority, checksHost];
   if (isDisabled || given.every((one) => one === undefined)) return undefined;
   const hasAuthority = caFile !== undefined;
   const isHostChecked = checksHost ?? (hasAuthority && verifiesAuthority === undefined);
@@ -60,6 +67,7 @@ export function mysqlTls(
     certFile,
     keyFile,
     verify: isHostChecked ? 'host' : (verifiesAuthority ?? hasAuthority) ? 'ca' : 'none',
+    ...(ciphers === undefined ? {} : { ciphers }),
   };
 }
 

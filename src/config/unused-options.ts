@@ -31,14 +31,12 @@ const withoutEffect = new Map([
 ]);
 
 const logsGo = 'the log goes to log_file, or to standard output, which systemd keeps';
-const levels = 'the level is that of debug, or what cinder service-set-log sets';
 const retries = 'what the database cannot do now is tried again for max_retries times retry_interval';
 
 /** Known, so that `$` may refer to them, but read by nothing: only another value than the default is told. */
 const readByNothing: readonly (readonly [string, string, Option<unknown>, string])[] = [
   ['DEFAULT', 'use_syslog', coreOptions.use_syslog, logsGo],
   ['DEFAULT', 'use_stderr', coreOptions.use_stderr, logsGo],
-  ['DEFAULT', 'default_log_levels', coreOptions.default_log_levels, levels],
   ['database', 'use_db_reconnect', databaseOptions.use_db_reconnect, retries],
   ['database', 'db_retry_interval', databaseOptions.db_retry_interval, retries],
   ['database', 'db_inc_retry_interval', databaseOptions.db_inc_retry_interval, retries],

@@ -212,7 +212,11 @@ export async function createOpenstackService(settings: {
       remedy: 'choose another [delta] rest_port or rest_listen',
     });
     await life.register();
-    const earlier = await reconcile(own.environment, { hasQueue: true }, signal);
+    const earlier = await reconcile(
+      own.environment,
+      { hasQueue: true, needsCaller: opened.openFor !== undefined },
+      signal,
+    );
     const { reset, deleting } = earlier;
     log.info({ reset, deleting: deleting.length }, 'earlier work put right');
 

@@ -5,13 +5,14 @@
  *
  *   creating   objects and snapshot removed, volume given back, backup `error`; left alone while its import is to come
  *   restoring  volume `error_restoring`, backup `available`
- *   deleting   goes on as an operation; of an encrypted volume: `error_deleting`, since only its user may remove the key, or left
- *              alone while its request is to come
+ *   deleting   goes on as an operation; of an encrypted volume: `error_deleting`, since only its user may remove the key; left alone
+ *              while a request is to come without which it cannot go on
  *   error      temporary volumes that cinder-volume made for it are removed
  */
 import { randomUUID } from 'node:crypto';
 import { anySignal } from '../async/any-signal.ts';
 import { createTaskGroup } from '../async/task-group.ts';
+import { untilAborted } from '../async/until-aborted.ts';
 import { moveBackup } from '../database/backups.ts';
 import { importVolumeId, listIncompleteBackups, listTemporaryOwners } from '../database/host-backups.ts';
 import type { Backup } from '../model/backup.ts';
@@ -41,11 +42,12 @@ const sideBySide = 8;
 
 /**
  * Reconciles rows, store and storage. `hasQueue`: requests that were sent while nothing ran here are still to come, and what they may
- * be about is left to lost-requests.ts. Throws only `cancelled` and errors of the database.
+ * be about is left to lost-requests.ts. `needsCaller`: only the user whose objects they are can remove them. Throws only `cancelled`
+ * and errors of the database.
  */
 export async function reconcile(
   environment: ManagerEnvironment,
-  { hasQueue }: { readonly hasQueue: boolean },
+  { hasQueue, needsCaller = false }: { readonly hasQueue: boolean; readonly needsCaller?: boolean },
   signal: AbortSignal,
 ): Promise<Reconciled> {
   const { database, options, log } = environment;
@@ -59,8 +61,8 @@ export async function reconcile(
   // What takes room goes first: rows may be waiting for it, where the database is on the same file system.
   for (const backup of incomplete.toSorted((a, b) => isCreating(b) - isCreating(a))) {
     const { id, status } = backup;
-    if (status === 'deleting' && backup.encryptionKeyId === null) deleting.push(backup);
-    else if (hasQueue && isToCome(backup)) continue;
+    if (hasQueue && isToCome(backup, needsCaller)) continue;
+    else if (status === 'deleting' && backup.encryptionKeyId === null) deleting.push(backup);
     else if (isBeingImported(backup)) continue;
     else if (status === 'creating' || status === 'restoring' || status === 'deleting') {
       log.info({ backup: id, status }, 'backup was interrupted: putting it right');
@@ -78,11 +80,12 @@ export async function reconcile(
 }
 
 /**
- * True if the request for it may wait in the queue: nobody has begun to make it; or to delete it with its key, which only the
- * request can, for it brings the rights of the user.
+ * True if the request for it may wait in the queue: nobody has begun to make it; or to delete it with its key, or with objects that are
+ * the user's, which only the request can, for it brings the rights of the user.
  */
-function isToCome({ status, service, encryptionKeyId }: Backup): boolean {
-  return status === 'creating' ? service === null : status === 'deleting' && encryptionKeyId !== null;
+function isToCome({ status, service, encryptionKeyId }: Backup, needsCaller: boolean): boolean {
+  if (status === 'creating') return service === null;
+  return status === 'deleting' && (needsCaller || encryptionKeyId !== null);
 }
 
 /**
@@ -137,7 +140,10 @@ async function endCreating(
   if (isOwnService(resources.store.service, backup.service)) {
     const removing = store === undefined ? signal : anySignal([signal, store]);
     if (backup.objectCount === null)
-      await attempt('objects', () => removeObjects(resources.store, backup, removing));
+      // A directory over a network holds its calls, whatever the signal says.
+      await attempt('objects', () =>
+        untilAborted(removeObjects(resources.store, backup, removing), removing),
+      );
     await attempt('snapshot', () => dropSnapshotsOf(environment, backup, anySignal([signal, agents])));
   }
   await persistAndTell(environment.log, () => releaseSource(environment, backup), signal);

@@ -34,8 +34,11 @@ export function createLostRequests(
   { isConnected, isWorking, isBusy }: LostRequestsOptions,
 ): LostRequests {
   const { database, options, log } = environment;
-  const isForgotten = ({ id, status }: Backup) =>
-    transient.has(status) && !isBusy(id) && (status !== 'deleting' || isWorking());
+  /** That of an encrypted backup only gets its end here: for that the store is not needed. */
+  const waitsForStore = ({ status, encryptionKeyId }: Backup) =>
+    status === 'deleting' && encryptionKeyId === null && !isWorking();
+  const isForgotten = (backup: Backup) =>
+    transient.has(backup.status) && !isBusy(backup.id) && !waitsForStore(backup);
   let suspects: ReadonlyMap<string, string> = new Map();
 
   return {

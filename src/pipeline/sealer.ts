@@ -128,8 +128,11 @@ export async function createSealer(options: SealerOptions): Promise<Sealer> {
   const threads = await startSealThreads(count, { effort: options.zlibEffort ?? 'balanced' }, { log });
   log?.info({ deflate: threads.deflate, threads: count }, 'sealing threads are ready');
   const zeroBodies = new Map<string, Promise<SealedObject>>();
-  /** An object in pieces keeps its thread while it waits for the store or its taker: one thread is for those that wait for nobody. */
-  const inPieces = createBudget(Math.max(1, count - 1));
+  /**
+   * An object in pieces keeps its thread while it waits for the store or its taker: one thread is for those that wait for nobody. Not
+   * of two: it would cost half of the speed with which backups of Cinder, whose objects are that large, are restored.
+   */
+  const inPieces = createBudget(Math.max(Math.min(count, 2), count - 1));
 
   return {
     deflate: threads.deflate,

@@ -11,6 +11,7 @@ import { constants, open, type FileHandle } from 'node:fs/promises';
 import { release } from 'node:os';
 import { dirname, join } from 'node:path';
 import { untilAborted } from '../async/until-aborted.ts';
+import type { Logger } from '../log.ts';
 import { throwIfAborted } from '../model/errors.ts';
 import { attempt, systemCode } from './posix-error.ts';
 import { isLocal } from './posix-file-systems.ts';
@@ -53,15 +54,18 @@ type Pending = {
   sizeBytes: number;
   made: string[];
   hasRemoved: boolean;
-  /** The directory itself, open since the first file: syncfs reports errors since the opening. */
-  handle: Promise<FileHandle>;
+  /**
+   * The directory itself, open since the first file: syncfs reports errors since the opening. Not after a failure: what is mounted
+   * there may be another by then, and the one that failed is not to be held.
+   */
+  handle: Promise<FileHandle> | undefined;
   /** The newest sync; each waits for the one before. It fails if the directory itself could not be synced. */
   running: Promise<void>;
   /** The files of each sync that has not ended. */
   readonly batches: Set<readonly string[]>;
 };
 
-export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durability {
+export function createDurability(findSyncFileSystem: FindSyncFileSystem, log: Logger): Durability {
   const directories = new Map<string, Pending>();
   const losses = createLosses();
   let hasLostWhole = false;
@@ -69,12 +73,12 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
   const pendingOf = (directory: string): Pending => {
     let pending = directories.get(directory);
     if (pending === undefined) {
-      const handle = openDirectory(directory);
       const running = Promise.resolve();
       const batches = new Set<readonly string[]>();
-      pending = { names: [], sizeBytes: 0, made: [], hasRemoved: false, handle, running, batches };
+      pending = { names: [], sizeBytes: 0, made: [], hasRemoved: false, handle: undefined, running, batches };
       directories.set(directory, pending);
     }
+    pending.handle ??= openDirectory(directory);
     return pending;
   };
 
@@ -89,6 +93,12 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
       await sync(handle.fd);
       return true;
     } catch (error) {
+      if (!hasLostWhole) {
+        log.warn(
+          { directory, err: error },
+          'a sync has failed: files are synced one by one until the restart',
+        );
+      }
       hasLostWhole = true;
       for (const names of [...pending.batches, pending.names]) losses.add(directory, names, error);
       return false;
@@ -101,9 +111,8 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
     if (names.length + made.length === 0 && !hasRemoved) return;
     pending.made = [];
     pending.hasRemoved = false;
-    let handle: FileHandle | undefined;
     try {
-      handle = await pending.handle;
+      const handle = await (pending.handle ??= openDirectory(directory));
       if (names.length >= wholeFileSystemFrom && (await syncWhole(directory, pending, handle))) return;
       await syncFiles(directory, names, (name, error) => losses.add(directory, [name], error));
       await handle.sync();
@@ -113,7 +122,7 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
       if (names.length === 0 && made.length === 0 && systemCode(error) === 'ENOENT') return;
       pending.made.unshift(...made);
       pending.hasRemoved ||= hasRemoved;
-      if (handle === undefined) pending.handle = openDirectory(directory);
+      await letGo(pending).catch(() => undefined);
       losses.add(directory, names, error);
       throw lostError(directory, error);
     }
@@ -137,10 +146,7 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
 
   const drop = async (directory: string, pending: Pending): Promise<void> => {
     directories.delete(directory);
-    await pending.handle.then(
-      (handle) => handle.close(),
-      () => undefined,
-    );
+    await letGo(pending);
   };
 
   const forget = async (directory: string): Promise<void> => {
@@ -193,6 +199,13 @@ export function createDurability(findSyncFileSystem: FindSyncFileSystem): Durabi
       for (const directory of Array.from(directories.keys())) await forget(directory);
     },
   };
+}
+
+/** Closes the directory. */
+async function letGo(pending: Pending): Promise<void> {
+  const handle = await pending.handle?.catch(() => undefined);
+  pending.handle = undefined;
+  await handle?.close();
 }
 
 /** Its failure is that of whoever waits for it. */

@@ -38,7 +38,7 @@ export function createLosses(): Losses {
         if (isThere) throw failure;
         known.delete(name);
       }
-      if (known.size === 0) lost.delete(directory);
+      if (known.size === 0 && lost.get(directory) === known) lost.delete(directory);
     },
     forget(directory) {
       lost.delete(directory);

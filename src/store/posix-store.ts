@@ -57,7 +57,7 @@ export type PosixStore = ObjectStore &
 export function createPosixStore(options: PosixStoreOptions): PosixStore {
   const places = createPosixPlaces(resolve(options.directory));
   const root = createPosixRoot(resolve(options.directory), options.share);
-  const durability = createDurability(createSyncFileSystemFinder());
+  const durability = createDurability(createSyncFileSystemFinder(), options.log);
   const smallFiles = createSmallFileWriter();
   const direct = createDirectWrites();
   const { log } = options;

@@ -4,6 +4,7 @@ import { truncate } from 'node:fs/promises';
 import http from 'node:http';
 import { join } from 'node:path';
 import { Writable } from 'node:stream';
+import { finished } from 'node:stream/promises';
 import { setImmediate } from 'node:timers/promises';
 import { describe, expect, test, vi } from 'vitest';
 import { sendFrames, type FrameSource } from '../../src/agent/frame-stream.ts';
@@ -320,6 +321,27 @@ describe('a socket that never says what became of its bytes', () => {
     controller.abort(new BackupError('cancelled', 'the client has gone away'));
     expect(await outcome).toMatchObject([{ reason: { code: 'cancelled' } }]);
   });
+});
+
+test('nothing follows the totals, also when the stream is cut while they leave', async () => {
+  const decoder = createFrameDecoder();
+  const types: string[] = [];
+  const leaving = Promise.withResolvers<() => void>();
+  const output = new Writable({
+    write(bytes: Buffer, _encoding, done) {
+      for (const { type } of decoder.push(bytes)) types.push(type);
+      if (types.includes('totals')) leaving.resolve(done);
+      else done();
+    },
+  });
+  const controller = new AbortController();
+  const outcome = Promise.allSettled([sendFrames(emptySource(), output, controller, 60_000)]);
+  const go = await leaving.promise;
+  controller.abort(new BackupError('cancelled', 'the agent is stopping'));
+  await outcome;
+  go();
+  await finished(output);
+  expect(types.at(-1)).toBe('totals');
 });
 
 function emptySource(): FrameSource {

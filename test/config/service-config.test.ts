@@ -292,7 +292,6 @@ test('what is set and has no effect is told', () => {
 test.each([
   ['DEFAULT', 'use_syslog', 'true'],
   ['DEFAULT', 'use_stderr', 'on'],
-  ['DEFAULT', 'default_log_levels', 'amqp=INFO'],
   ['database', 'use_db_reconnect', 'true'],
   ['database', 'db_retry_interval', '2'],
   ['database', 'db_inc_retry_interval', 'no'],

@@ -203,6 +203,7 @@ test('a deletion goes on, but that of an encrypted backup waits for its request,
   const { deleting } = await start();
   expect(deleting.map(({ id }) => id)).toEqual([plainId]);
   expect((await rig.row(encryptedId)).status).toBe('deleting');
+  requests.isWorking = false;
   const lost = watch();
   await lost.look(signal);
   expect((await rig.row(encryptedId)).status).toBe('deleting');
@@ -210,24 +211,37 @@ test('a deletion goes on, but that of an encrypted backup waits for its request,
   expect((await rig.row(encryptedId)).status).toBe('error_deleting');
 });
 
-test('a store that does not answer holds up a start once, and the objects stay for who deletes the backup', async () => {
-  const slow = createRig(machine, { on: rig, agentTimeoutMs: 20 });
-  const { environment } = createRequestRig(slow);
-  const volumes = await Promise.all(Array.from({ length: 20 }, () => takenVolume()));
-  const backups = await Promise.all(
-    volumes.map((volumeId) =>
-      requests.addBackup(volumeId, 'creating', {
-        service: rig.store.service,
-        container: 'a/b',
-        service_metadata: `volume_x/20260101000000/az_nova_backup_${randomUUID()}`,
-      }),
-    ),
-  );
-  slow.store.remove = async (_container, _key, until) => await aborted(until);
-  expect(await reconcile(environment, { hasQueue: true }, signal)).toMatchObject({ reset: 20 });
-  for (const id of backups) expect(await rig.row(id)).toMatchObject({ status: 'error', container: 'a/b' });
-  for (const volumeId of volumes) expect(await rig.volumeStatus(volumeId)).toBe('available');
+test('a deletion that only its user can do waits for its request', async () => {
+  const backupId = await requests.addBackup(await rig.addVolume(sizeBytes), 'deleting');
+  const found = await reconcile(requests.environment, { hasQueue: true, needsCaller: true }, signal);
+  expect(found).toMatchObject({ reset: 0, deleting: [] });
+  expect((await rig.row(backupId)).status).toBe('deleting');
 });
+
+test.each([
+  ['ends with the signal', aborted],
+  ['holds its calls', () => new Promise<never>(() => {})],
+])(
+  'a store that %s holds up a start once, and the objects stay for who deletes the backup',
+  async (_what, hang) => {
+    const slow = createRig(machine, { on: rig, agentTimeoutMs: 20 });
+    const { environment } = createRequestRig(slow);
+    const volumes = await Promise.all(Array.from({ length: 20 }, () => takenVolume()));
+    const backups = await Promise.all(
+      volumes.map((volumeId) =>
+        requests.addBackup(volumeId, 'creating', {
+          service: rig.store.service,
+          container: 'a/b',
+          service_metadata: `volume_x/20260101000000/az_nova_backup_${randomUUID()}`,
+        }),
+      ),
+    );
+    slow.store.remove = async (_container, _key, until) => await hang(until);
+    expect(await reconcile(environment, { hasQueue: true }, signal)).toMatchObject({ reset: 20 });
+    for (const id of backups) expect(await rig.row(id)).toMatchObject({ status: 'error', container: 'a/b' });
+    for (const volumeId of volumes) expect(await rig.volumeStatus(volumeId)).toBe('available');
+  },
+);
 
 test('rows of other hosts are left alone', async () => {
   const volumeId = await takenVolume();

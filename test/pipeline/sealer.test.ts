@@ -157,10 +157,11 @@ describe('threads', () => {
   });
 
   test('objects that come in pieces, and have to wait for them, leave a thread to the other tasks', async () => {
+    const three = await createSealer({ threads: 3 });
     const bytes = patternBytes(0, 10 * blockSize, 1);
     const { promise: gate, resolve: open } = Promise.withResolvers<void>();
-    const unsealing = Array.from({ length: sealer.threads }, () =>
-      sealer.unsealStream({
+    const unsealing = Array.from({ length: three.threads }, () =>
+      three.unsealStream({
         codec: 'none',
         length: bytes.length,
         md5: hash('md5', bytes, 'hex'),
@@ -177,10 +178,10 @@ describe('threads', () => {
       }),
     );
     // The second begins when all that were asked for before it could have begun.
-    for (const blocks of [123, 124])
-      expect((await sealer.sealZeros(blocks * 512, 'zstd')).codec).toBe('zstd');
+    for (const blocks of [123, 124]) expect((await three.sealZeros(blocks * 512, 'zstd')).codec).toBe('zstd');
     open();
-    expect(await Promise.all(unsealing)).toEqual([[], []]);
+    expect(await Promise.all(unsealing)).toEqual([[], [], []]);
+    await three.close();
   });
 
   test('closing waits for tasks that run', async () => {

@@ -2,9 +2,11 @@ import { mkdir, mkdtemp, rm, symlink, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
+import { createLogger } from '../../src/log.ts';
 import { createDurability, type Durability } from '../../src/store/posix-durability.ts';
 
 const { signal } = new AbortController();
+const log = createLogger({ level: 'silent' });
 
 describe('durability', () => {
   let directory = '';
@@ -17,12 +19,14 @@ describe('durability', () => {
     directory = await mkdtemp(join(tmpdir(), 'posix-durability-'));
     syncs = 0;
     gate = Promise.resolve();
-    durability = createDurability(() =>
-      Promise.resolve(async (fd: number) => {
-        expect(fd).toBeGreaterThan(2);
-        syncs += 1;
-        await gate;
-      }),
+    durability = createDurability(
+      () =>
+        Promise.resolve(async (fd: number) => {
+          expect(fd).toBeGreaterThan(2);
+          syncs += 1;
+          await gate;
+        }),
+      log,
     );
   });
   afterEach(async () => {
@@ -63,7 +67,7 @@ describe('durability', () => {
   });
 
   test('syncs one by one where the file system cannot be synced as a whole', async () => {
-    durability = createDurability(() => Promise.resolve(undefined));
+    durability = createDurability(() => Promise.resolve(undefined), log);
     await add(50);
     await rm(join(directory, 'a-7'));
     await durability.flush(directory, 'a-', signal);
@@ -175,6 +179,16 @@ describe('durability', () => {
     await expect
       .poll(() => durability.flush(none, 'a-', signal).then(() => 'flushed', String))
       .toBe('flushed');
+  });
+
+  test('lets go of a directory that cannot be synced, and takes the one that is in its place by then', async () => {
+    const place = join(directory, 'place');
+    await symlink('/proc/self', place);
+    durability.addRemoval(place);
+    await expect(durability.flush(place, 'a-', signal)).rejects.toMatchObject({ retryable: false });
+    await rm(place);
+    await mkdir(place);
+    await durability.flush(place, 'a-', signal);
   });
 
   test('forgets what was lost when it is removed or put anew; until then other removals are flushed', async () => {

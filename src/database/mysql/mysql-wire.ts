@@ -1,5 +1,6 @@
 /** One connection to MySQL or MariaDB through mysql2: rows as texts and numbers, times without fraction, strict mode. */
-import { connect, type Socket } from 'node:net';
+import { lookup } from 'node:dns/promises';
+import { connect, isIP, type Socket } from 'node:net';
 import { createConnection, type Connection, type ConnectionOptions, type SslOptions } from 'mysql2/promise';
 import type { DatabaseTls } from '../../config/database-tls.ts';
 import { BackupError } from '../../model/errors.ts';
@@ -48,7 +49,9 @@ export async function openMysqlWire(login: MysqlLogin): Promise<Wire> {
 
 async function connectionOptions(login: MysqlLogin): Promise<ConnectionOptions> {
   const { host, port, socketPath, user, password, database, tls } = login;
-  const place = socketPath === undefined ? { host, port, stream: () => openSocket(login) } : { socketPath };
+  const localAddress = await addressOf(login.localAddress);
+  const stream = () => openSocket({ host, port, localAddress });
+  const place = socketPath === undefined ? { host, port, stream } : { socketPath };
   const ssl = tls === undefined || socketPath !== undefined ? {} : { ssl: await sslOptions(tls) };
   return {
     ...place,
@@ -67,7 +70,11 @@ async function connectionOptions(login: MysqlLogin): Promise<ConnectionOptions> 
  * mysql2 names no server to the TLS of Node where `host` is an address, and Node then compares the certificate with
  * `localhost`, unless the socket knows the host (`_host`, which Node sets for names only; lib/internal/tls/wrap.js).
  */
-function openSocket({ host, port, localAddress }: MysqlLogin): Socket {
+function openSocket({
+  host,
+  port,
+  localAddress,
+}: Pick<MysqlLogin, 'host' | 'port' | 'localAddress'>): Socket {
   const socket = connect({
     host,
     port,
@@ -79,10 +86,17 @@ function openSocket({ host, port, localAddress }: MysqlLogin): Socket {
   return Object.assign(socket, { _host: host });
 }
 
+/** PyMySQL takes a name too, Node does not. */
+async function addressOf(nameOrAddress: string | undefined): Promise<string | undefined> {
+  if (nameOrAddress === undefined || isIP(nameOrAddress) !== 0) return nameOrAddress;
+  return (await lookup(nameOrAddress)).address;
+}
+
 async function sslOptions(tls: DatabaseTls): Promise<SslOptions> {
   return {
     ...(await readTlsFiles(tls)),
     verifyIdentity: tls.verify === 'host',
+    ...(tls.ciphers === undefined ? {} : { ciphers: tls.ciphers }),
   };
 }
 

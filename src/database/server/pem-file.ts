@@ -1,5 +1,6 @@
 /** Certificates and keys that the URL of [database] connection names. */
 import { readFile } from 'node:fs/promises';
+import { getCACertificates } from 'node:tls';
 import type { DatabaseTls } from '../../config/database-tls.ts';
 import { BackupError } from '../../model/errors.ts';
 
@@ -15,9 +16,14 @@ async function readPem(path: string | undefined): Promise<string | undefined> {
   }
 }
 
+/** Node's own, and those of the system, where a cloud puts its own: what Python takes (ssl.create_default_context). */
+function knownAuthorities(): string[] {
+  return [...new Set([...getCACertificates('default'), ...getCACertificates('system')])];
+}
+
 /** What mysql2 and pg both ask for: the texts of the files that are named, and whether the server's certificate is checked. */
 export async function readTlsFiles(tls: DatabaseTls): Promise<{
-  readonly ca?: string;
+  readonly ca?: string | string[];
   readonly cert?: string;
   readonly key?: string;
   readonly rejectUnauthorized: boolean;
@@ -29,6 +35,7 @@ export async function readTlsFiles(tls: DatabaseTls): Promise<{
   ]);
   return {
     ...(ca === undefined ? {} : { ca }),
+    ...(ca === undefined && tls.verify !== 'none' ? { ca: knownAuthorities() } : {}),
     ...(cert === undefined ? {} : { cert }),
     ...(key === undefined ? {} : { key }),
     rejectUnauthorized: tls.verify !== 'none',
