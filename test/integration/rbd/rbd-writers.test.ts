@@ -37,7 +37,8 @@ test('an image that a guest has open is not restored to, until the guest lets go
       new RegExp(`${volume} is not restored to while others have it open \\(.*:`),
     ),
   });
-  expect(await guest.ask({ do: 'watchers', name: volume })).toBe(1);
+  // What was opened to look is closed behind the refusal.
+  await expect.poll(() => guest.ask({ do: 'watchers', name: volume })).toBe(1);
   await guest.ask({ do: 'leave', name: volume });
   const target = await backend.openTarget(volume);
   await target.write(0, patternBytes(0, MiB, 2));
