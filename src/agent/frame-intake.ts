@@ -108,11 +108,12 @@ export async function takeFrames(
 /** The pieces of `body`. Throws `cancelled` when one takes longer than `silenceMs`: time counts only while it is waited for. */
 async function* unlessSilent(body: AsyncIterable<Uint8Array>, silenceMs: number): AsyncGenerator<Uint8Array> {
   const pieces = body[Symbol.asyncIterator]();
-  const silent = () =>
-    new BackupError(
+  const silent = () => {
+    throw new BackupError(
       'cancelled',
       `nothing has come from the sender for ${silenceMs / 1000} s: see whether it is stopped, or the network cut; then write all of it again`,
     );
+  };
   try {
     for (;;) {
       const piece = await inTime(pieces.next(), silenceMs, silent);

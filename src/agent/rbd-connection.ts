@@ -227,8 +227,9 @@ const changes: ReadonlySet<RbdStep['kind']> = new Set([
 /** Throws an error with code ETIMEDOUT if `running` takes longer than the cluster's answers may; it goes on. */
 function answered<T>(running: Promise<T>, answersS: number): Promise<T> {
   const limitS = answersS + graceS;
-  const late = () => Object.assign(new Error(`no answer in ${limitS} s`), { code: 'ETIMEDOUT' });
-  return inTime(running, limitS * 1000, late);
+  return inTime(running, limitS * 1000, () => {
+    throw Object.assign(new Error(`no answer in ${limitS} s`), { code: 'ETIMEDOUT' });
+  });
 }
 
 function isKind<K extends RbdStepResult['kind']>(result: RbdStepResult, kind: K): result is ResultOf<K> {

@@ -1,5 +1,6 @@
 /** Opens Cinder's own database, as [database] of cinder.conf says (oslo.db, options.py). */
 import { Kysely, type Dialect, type Driver } from 'kysely';
+import { inTime } from '../async/in-time.ts';
 import type { DatabaseConfig } from '../config/database-config.ts';
 import type { DatabaseUrl } from '../config/database-url.ts';
 import type { Logger } from '../log.ts';
@@ -11,7 +12,7 @@ import { createMysqlDialect } from './mysql/mysql-dialect.ts';
 import { openMysqlWire } from './mysql/mysql-wire.ts';
 import { createPostgresDialect } from './postgres/postgres-dialect.ts';
 import { openPostgresWire } from './postgres/postgres-wire.ts';
-import { defaultStatementTimeoutMs, withDeadline } from './server/deadline.ts';
+import { defaultStatementTimeoutMs } from './server/deadline.ts';
 import { createOutageRetry } from './server/outage-retry.ts';
 import { createPool, type Pool } from './server/pool.ts';
 import { createServerDriver } from './server/server-driver.ts';
@@ -99,7 +100,7 @@ async function pingServer(pool: Pool, server: string): Promise<void> {
       pool.give(wire);
     }
   };
-  await withDeadline(ping(), pingTimeoutMs, () => {
+  await inTime(ping(), pingTimeoutMs, () => {
     throw new BackupError('database-unavailable', `the database at ${server} does not answer`);
   });
 }

@@ -4,6 +4,7 @@
  * The registry is where a failed operation is logged; the verbs only throw.
  */
 import { randomUUID } from 'node:crypto';
+import { inTime } from '../async/in-time.ts';
 import { createBudget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import type { BackupMode } from '../layout/metadata-document.ts';
@@ -209,12 +210,7 @@ export function createOperations(deps: {
 
   /** Waits until nothing is open any more, and nothing left, at most `timeoutMs`. */
   const allDone = async (timeoutMs: number) => {
-    let timer: NodeJS.Timeout | undefined;
-    const timeout = new Promise<void>((resolve) => {
-      timer = setTimeout(resolve, timeoutMs);
-    });
-    await Promise.race([Promise.all(unsettled), timeout]);
-    clearTimeout(timer);
+    await inTime<unknown>(Promise.all(unsettled), timeoutMs, () => undefined);
   };
 
   /** Of verifies but the last ones only the counts stay. */

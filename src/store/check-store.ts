@@ -1,6 +1,7 @@
 /** The start-up self-test of a store: what is wrong, in words that an operator can act on, before the first backup meets it. */
 import { anySignal } from '../async/any-signal.ts';
-import { cancelledBy, isBackupError, throwIfAborted } from '../model/errors.ts';
+import { untilAborted } from '../async/until-aborted.ts';
+import { isBackupError, throwIfAborted } from '../model/errors.ts';
 
 /** A store that can look at itself without changing anything. */
 export type CheckableStore = {
@@ -28,12 +29,9 @@ export async function checkStore(
 ): Promise<StoreCheck> {
   const timeout = AbortSignal.timeout(checkTimeoutMs);
   const ending = anySignal([signal, timeout]);
-  // A file server that is away holds a call of the file system, whatever the signal says.
-  const { promise: ended, reject } = Promise.withResolvers<never>();
-  const end = () => reject(cancelledBy(ending));
-  ending.addEventListener('abort', end, { once: true });
   try {
-    return { ready: true, findings: await Promise.race([store.check(container, ending), ended]) };
+    // A file server that is away holds a call of the file system, whatever the signal says.
+    return { ready: true, findings: await untilAborted(store.check(container, ending), ending) };
   } catch (error) {
     throwIfAborted(signal);
     if (timeout.aborted) {
@@ -41,8 +39,6 @@ export async function checkStore(
     }
     if (!isBackupError(error)) throw error;
     return { ready: false, findings: [error.message] };
-  } finally {
-    ending.removeEventListener('abort', end);
   }
 }
 

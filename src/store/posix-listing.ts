@@ -28,8 +28,8 @@ async function* read(directory: string, bufferSize: number): AsyncGenerator<Dire
   const opened = await open(directory, bufferSize);
   if (opened === undefined) return;
   await using entries = opened;
-  const next = bufferSize === 1 ? nextThatIsThere : nextOf;
-  for (let entry = await next(entries); entry !== null; entry = await next(entries)) yield entry;
+  const next = () => nextOf(entries, { skipsGone: bufferSize === 1 });
+  for (let entry = await next(); entry !== null; entry = await next()) yield entry;
 }
 
 async function open(directory: string, bufferSize: number): Promise<Dir | undefined> {
@@ -41,16 +41,12 @@ async function open(directory: string, bufferSize: number): Promise<Dir | undefi
   }
 }
 
-function nextOf(entries: Dir): Promise<Dirent | null> {
-  return entries.read();
-}
-
-async function nextThatIsThere(entries: Dir): Promise<Dirent | null> {
+async function nextOf(entries: Dir, { skipsGone }: { readonly skipsGone: boolean }): Promise<Dirent | null> {
   for (;;) {
     try {
       return await entries.read();
     } catch (error) {
-      if (!isLookup(error)) throw error;
+      if (!skipsGone || !isLookup(error)) throw error;
     }
   }
 }

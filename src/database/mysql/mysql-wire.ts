@@ -2,9 +2,10 @@
 import { lookup } from 'node:dns/promises';
 import { connect, isIP, type Socket } from 'node:net';
 import { createConnection, type Connection, type ConnectionOptions, type SslOptions } from 'mysql2/promise';
+import { inTime } from '../../async/in-time.ts';
 import type { DatabaseTls } from '../../config/database-tls.ts';
 import { BackupError } from '../../model/errors.ts';
-import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs, withDeadline } from '../server/deadline.ts';
+import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs } from '../server/deadline.ts';
 import { readTlsFiles } from '../server/pem-file.ts';
 import { toServerValue, type Answer, type Row, type Wire } from '../server/wire.ts';
 import { asUndone } from '../transaction.ts';
@@ -130,7 +131,7 @@ function wireOf(connection: Connection, { server, statementTimeoutMs }: MysqlLog
       const parameters = values.map((value) => toPlainValue(toServerValue(value, 0)));
       try {
         const work = connection.query(text, parameters);
-        const [result] = await withDeadline(work, statementTimeoutMs, () => {
+        const [result] = await inTime(work, statementTimeoutMs, () => {
           lose();
           connection.destroy();
           throw new Error(`no answer within ${statementTimeoutMs / 1000} s`);
@@ -145,7 +146,7 @@ function wireOf(connection: Connection, { server, statementTimeoutMs }: MysqlLog
       const wasUsable = isUsable;
       lose();
       try {
-        if (wasUsable) await withDeadline(connection.end(), farewellTimeoutMs, () => undefined);
+        if (wasUsable) await inTime(connection.end(), farewellTimeoutMs, () => undefined);
       } catch {
         // The server has gone already: what end() would have told it is no longer of interest.
       } finally {

@@ -1,8 +1,9 @@
 /** One connection to PostgreSQL through pg: rows as texts, numbers and booleans; times as UTC text. */
 import type { ConnectionOptions } from 'node:tls';
 import { Client, TypeOverrides, types } from 'pg';
+import { inTime } from '../../async/in-time.ts';
 import type { DatabaseTls } from '../../config/database-tls.ts';
-import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs, withDeadline } from '../server/deadline.ts';
+import { connectTimeoutMs, farewellTimeoutMs, keepAliveDelayMs } from '../server/deadline.ts';
 import { readTlsFiles } from '../server/pem-file.ts';
 import { toServerValue, type Row, type Wire } from '../server/wire.ts';
 import { isTlsDeclined, postgresError } from './postgres-error.ts';
@@ -94,7 +95,7 @@ function wireOf(client: Client, { server, statementTimeoutMs }: PostgresLogin): 
       try {
         const parameters = values.map((value) => toServerValue(value, 3));
         const work = client.query<Row, unknown[]>(text, parameters);
-        const { rows, rowCount } = await withDeadline(work, statementTimeoutMs, () => {
+        const { rows, rowCount } = await inTime(work, statementTimeoutMs, () => {
           throw new Error(`no answer within ${statementTimeoutMs / 1000} s`);
         });
         return { rows, affectedRows: rowCount ?? 0 };
@@ -106,7 +107,7 @@ function wireOf(client: Client, { server, statementTimeoutMs }: PostgresLogin): 
     async close() {
       lose();
       try {
-        await withDeadline(client.end(), farewellTimeoutMs, () => undefined);
+        await inTime(client.end(), farewellTimeoutMs, () => undefined);
       } catch {
         // The server has gone already: what end() would have told it is no longer of interest.
       }

@@ -6,22 +6,3 @@ export const defaultStatementTimeoutMs = 75_000;
 export const keepAliveDelayMs = 10_000;
 export const connectTimeoutMs = 10_000;
 export const farewellTimeoutMs = 2_000;
-
-/** The result of `work`, or `late()` if there is none in time. `work` goes on unheard. */
-export async function withDeadline<T>(work: Promise<T>, timeoutMs: number, late: () => T): Promise<T> {
-  let timer: NodeJS.Timeout | undefined;
-  const deadline = new Promise<T>((resolve, reject) => {
-    timer = setTimeout(() => {
-      try {
-        resolve(late());
-      } catch (error) {
-        reject(error);
-      }
-    }, timeoutMs);
-  });
-  try {
-    return await Promise.race([work, deadline]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
