@@ -68,6 +68,7 @@ const watchIntervalMs = 2000;
 const requestGraceMs = 60_000;
 /** Deletions of an earlier process go on when the store works: looked at so often. */
 const storeComesBackMs = 5000;
+const brokerComesBackMs = 1000;
 const rememberedOperations = 1000;
 /** Timers end at once with more than this. */
 const longestTimerMs = 2 ** 31 - 1;
@@ -264,14 +265,16 @@ export async function createOpenstackService(settings: {
         goOn(deleting);
       },
       async (until) => {
+        // What the start left to requests to come has a minute from here, not two.
+        while (!bus.isConnected) await wait(brokerComesBackMs, until);
         for (;;) {
-          await wait(requestGraceMs, until);
           try {
             goOn(await lostRequests.look(until));
           } catch (err) {
             if (until.aborted) throw err;
             log.warn({ err }, 'not looked for lost requests: looked again in a minute');
           }
+          await wait(requestGraceMs, until);
         }
       },
       async (until) => {
