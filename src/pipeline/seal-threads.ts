@@ -1,4 +1,7 @@
-/** A fixed number of sealing threads and a queue of tasks before them. A thread that dies is replaced. */
+/**
+ * A fixed number of sealing threads and a queue of tasks before them. A thread that dies is replaced; where that fails, a later task
+ * tries it again: the next one if no thread is left, else the first after some seconds, since the others go on.
+ */
 import { Worker, type Transferable } from 'node:worker_threads';
 import type { Logger } from '../log.ts';
 import { BackupError, messageOf } from '../model/errors.ts';
@@ -33,7 +36,11 @@ const workerEntry = new URL(
 export async function startSealThreads(
   count: number,
   settings: WorkerSettings,
-  { entry = workerEntry, log }: { readonly entry?: URL; readonly log?: Logger | undefined } = {},
+  {
+    entry = workerEntry,
+    log,
+    retryMs = 10_000,
+  }: { readonly entry?: URL; readonly log?: Logger | undefined; readonly retryMs?: number } = {},
 ): Promise<SealThreads> {
   const queue: Waiting[] = [];
   /** Those that are ready, and those that start. */
@@ -41,6 +48,8 @@ export async function startSealThreads(
   const idle: Thread[] = [];
   let closing = false;
   let settled: (() => void) | null = null;
+  /** When the last thread could not be started, in milliseconds of the process. */
+  let failedAt = -Infinity;
 
   const serve = () => {
     while (idle.length > 0) {
@@ -100,12 +109,18 @@ export async function startSealThreads(
     serve();
   };
 
-  /** Without the new thread the others go on. Where there are none, the next task tries it again. */
   const replace = () => {
     start().catch((err: unknown) => {
+      failedAt = performance.now();
       log?.error({ err, living: threads.size, wanted: count }, 'a sealing thread could not be started');
       forsake(err instanceof BackupError ? err : deathOf(err, messageOf(err)));
     });
+  };
+
+  const restore = () => {
+    const isStarting = [...threads].some(({ isReady }) => !isReady);
+    if (threads.size === count || isStarting) return;
+    if (threads.size === 0 || performance.now() - failedAt >= retryMs) replace();
   };
 
   const names = await Promise.all(Array.from({ length: count }, start));
@@ -116,7 +131,7 @@ export async function startSealThreads(
       return new Promise((resolve, reject) => {
         // The kind of a task fixes the type of its result: seal-worker.ts answers by the same table.
         queue.push({ task, transfer, resolve: resolve as (result: unknown) => void, reject });
-        if (threads.size === 0) replace();
+        restore();
         serve();
       });
     },

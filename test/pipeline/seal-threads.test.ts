@@ -1,3 +1,4 @@
+import { setTimeout } from 'node:timers/promises';
 import type { Worker } from 'node:worker_threads';
 import { afterEach, beforeEach, expect, test } from 'vitest';
 import { createLogger } from '../../src/log.ts';
@@ -55,6 +56,21 @@ test('without a thread a task fails rather than waits, and the first that can ha
   expect(await Promise.all([run(threads, 4), run(threads, 5)])).toEqual([4, 5]);
   await threads.close();
   expect(living()).toBe(0);
+});
+
+test('a thread that could not be replaced comes back with a later task, not with each', async () => {
+  const threads = await startSealThreads(2, { effort: 'speed' }, { entry, retryMs: 2000 });
+  process.env['SEAL_TEST_START'] = 'fails';
+  await expect(run(threads, 13)).rejects.toMatchObject({ code: 'bug' });
+  await expect.poll(() => [workers.length, living()]).toEqual([3, 1]);
+  delete process.env['SEAL_TEST_START'];
+  expect(await run(threads, 1)).toBe(1);
+  expect(workers.length).toBe(3);
+  await setTimeout(2000);
+  expect(await run(threads, 2)).toBe(2);
+  await expect.poll(() => ready.length).toBe(3);
+  expect([workers.length, living()]).toEqual([4, 2]);
+  await threads.close();
 });
 
 test('closing ends also when the last thread dies meanwhile: what waits fails', async () => {
