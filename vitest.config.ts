@@ -7,6 +7,18 @@ const shared = {
   expect: { poll: { timeout: 20_000 } },
 };
 
+/** It makes volume groups on a whole disk: there is such a project only where `npm run test:lvm` names one. */
+const lvm = {
+  test: {
+    ...shared,
+    name: 'lvm',
+    include: ['test/lvm/**/*.test.ts'],
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
+    fileParallelism: false,
+  },
+};
+
 export default defineConfig({
   test: {
     projects: [
@@ -15,7 +27,7 @@ export default defineConfig({
           ...shared,
           name: 'unit',
           include: ['test/**/*.test.ts'],
-          exclude: ['test/{interop,integration,e2e}/**'],
+          exclude: ['test/{interop,integration,e2e,lvm}/**'],
         },
       },
       {
@@ -42,6 +54,7 @@ export default defineConfig({
           fileParallelism: false,
         },
       },
+      ...(process.env['GUEST_DISK'] === undefined ? [] : [lvm]),
     ],
   },
 });

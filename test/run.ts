@@ -6,33 +6,16 @@
  * a Debian package that is missing and cannot be installed.
  */
 import { spawnSync } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { delimiter, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { z } from 'zod';
 import { installPackages, packageState } from './debian-packages.ts';
-
-type Tally = { passed: number; failed: number };
+import { addReport, say, strict, type Tally } from './tally.ts';
 
 const root = fileURLToPath(new URL('..', import.meta.url));
 const binaries = join(root, 'node_modules', '.bin');
 const env = { ...process.env, PATH: `${binaries}${delimiter}${process.env['PATH'] ?? ''}` };
-const strict = process.env['CI'] === 'true';
-
-const vitestReport = z.object({
-  numPassedTests: z.number(),
-  numFailedTests: z.number(),
-  numPendingTests: z.number(),
-  numTodoTests: z.number(),
-  testResults: z.array(
-    z.object({ name: z.string(), status: z.string(), assertionResults: z.array(z.unknown()) }),
-  ),
-});
-
-function say(text: string): void {
-  process.stdout.write(`${text}\n`);
-}
 
 function run(program: string, args: readonly string[]): boolean {
   const done = spawnSync(program, args, { cwd: root, env, stdio: ['ignore', 'inherit', 'inherit'] });
@@ -91,26 +74,6 @@ function runTests(tally: Tally, projects: readonly string[], extra: readonly str
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
-}
-
-function addReport(tally: Tally, file: string): void {
-  let report: z.infer<typeof vitestReport>;
-  try {
-    report = vitestReport.parse(JSON.parse(readFileSync(file, 'utf8')));
-  } catch (error) {
-    say(`== vitest left no report that can be read: ${String(error)}`);
-    tally.failed += 1;
-    return;
-  }
-  const notLoaded = report.testResults.filter(
-    (suite) => suite.status === 'failed' && suite.assertionResults.length === 0,
-  );
-  const skipped = report.numPendingTests + report.numTodoTests;
-  tally.passed += report.numPassedTests;
-  tally.failed += report.numFailedTests + notLoaded.length;
-  if (skipped === 0) return;
-  say(`== ${skipped} tests were skipped${strict ? ': they count as failed, since CI=true' : ''}`);
-  if (strict) tally.failed += skipped;
 }
 
 const tally: Tally = { passed: 0, failed: 0 };
