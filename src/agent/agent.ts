@@ -37,7 +37,7 @@ export type Agent = {
 export async function createAgent(options: AgentOptions): Promise<Agent> {
   const { access, backends, host, log, maxSnapshots, maxStreams, port } = options;
   const readers = createReaderPool({ threads: options.readerThreads });
-  if (backends.some(({ info }) => info.type === 'file')) readers.warm();
+  if (backends.some(({ info }) => info.type !== 'rbd')) readers.warm();
   const app = createAgentApp({ backends, access, log, readers, maxStreams, maxSnapshots });
   const close = async () => {
     await app.close();

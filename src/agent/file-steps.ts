@@ -41,6 +41,10 @@ export type FileStep =
     }
   /** Makes the range zeros, as a hole where the file system can. */
   | { readonly kind: 'zero'; readonly fd: number; readonly from: number; readonly end: number }
+  /** Makes the range zeros by writing what is not. */
+  | { readonly kind: 'fill'; readonly fd: number; readonly from: number; readonly end: number }
+  /** Gives the blocks of a thin device back, which read as zeros then: a whole number of them. EOPNOTSUPP where that cannot be done. */
+  | { readonly kind: 'discard'; readonly fd: number; readonly from: number; readonly end: number }
   /** Locks a file until it is closed: EAGAIN if it is locked, ENOSYS where that cannot be done. */
   | { readonly kind: 'lock'; readonly fd: number };
 
@@ -143,14 +147,17 @@ export function createStepRunner(calls: LinuxCalls | null): StepRunner {
   };
 
   const zero = (step: FileStep & { kind: 'zero' }): FileStepResult => {
-    if (calls !== null) {
-      try {
-        calls.punchHole(step.fd, step.from, step.end - step.from);
-        return reached(step.end, 0);
-      } catch (error) {
-        if (!unsupported(error)) throw error;
-      }
+    if (calls === null) return fill(step);
+    try {
+      calls.punchHole(step.fd, step.from, step.end - step.from);
+      return reached(step.end, 0);
+    } catch (error) {
+      if (!unsupported(error)) throw error;
+      return fill(step);
     }
+  };
+
+  const fill = (step: FileStep & { kind: 'zero' | 'fill' }): FileStepResult => {
     let at = step.from;
     while (at < step.end && at - step.from < stepBytes) {
       const piece = first.subarray(0, Math.min(pieceBytes, step.end - at));
@@ -176,6 +183,12 @@ export function createStepRunner(calls: LinuxCalls | null): StepRunner {
         return copy(step);
       case 'zero':
         return zero(step);
+      case 'fill':
+        return fill(step);
+      case 'discard':
+        if (calls === null) throw Object.assign(new Error('EOPNOTSUPP: discard'), { code: 'EOPNOTSUPP' });
+        calls.discard(step.fd, step.from, step.end - step.from);
+        return reached(step.end, 0);
       case 'lock':
         if (calls === null) throw Object.assign(new Error('ENOSYS: flock'), { code: 'ENOSYS' });
         calls.lock(step.fd);

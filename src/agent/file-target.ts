@@ -1,10 +1,11 @@
-/** A raw file as the target of a restore. */
+/** A raw file, or the device of a thin volume, as the target of a restore. */
 import { constants, open as openFile, type FileHandle } from 'node:fs/promises';
 import { BackupError } from '../model/errors.ts';
 import { isPageAligned } from '../model/page-memory.ts';
 import { errnoOf, translateFileError } from './file-errors.ts';
 import type { FileThreads } from './file-snapshots.ts';
 import type { OpenVolume } from './file-volumes.ts';
+import { createZeroer } from './zeroer.ts';
 import type { WriteTarget } from './volume-backend.ts';
 
 /** After so many bytes they begin to go to stable storage, so that the flush at the end has little left to wait for. */
@@ -14,12 +15,15 @@ const syncEveryBytes = 64 * 1024 * 1024;
 export function createFileTarget(deps: {
   readonly volume: OpenVolume;
   readonly threads: FileThreads;
+  /** Of a thin device: the size of its blocks. */
+  readonly discardBytes?: number;
   readonly closed: () => void;
 }): WriteTarget {
   const { handle, info } = deps.volume;
   const running = new Set<Promise<void>>();
   let open = true;
   const direct = createDirectWriter(handle);
+  const zero = createZeroer(handle.fd, deps.threads, deps.discardBytes);
   let unsyncedBytes = 0;
   /** The newest early sync; its failure is delivered to the flush, since the kernel tells of it only once. */
   let syncing: Promise<void> | undefined;
@@ -69,14 +73,7 @@ export function createFileTarget(deps: {
         await writeFully(handle, bytes, offset);
         syncEarly(bytes.length);
       }),
-    zero: (offset, length) =>
-      perform(offset, length, async () => {
-        const end = offset + length;
-        for (let from = offset; from < end;) {
-          const step = { kind: 'zero', fd: handle.fd, from, end } as const;
-          from = (await deps.threads.run(step, [], new AbortController().signal)).next;
-        }
-      }),
+    zero: (offset, length) => perform(offset, length, () => zero(offset, length)),
     flush: () =>
       perform(0, 0, async () => {
         await syncing;

@@ -1,5 +1,6 @@
 /**
- * System calls that Node does not offer, through koffi: holes of a file, physical extents, punching holes, reading ahead, locks.
+ * System calls that Node does not offer, through koffi: holes of a file, physical extents, punching holes, discards, reading
+ * ahead, locks.
  * Synchronous: for worker threads. Everything that uses them also works, more slowly, without; only locks do not.
  */
 import { getSystemErrorName } from 'node:util';
@@ -14,6 +15,8 @@ export type LinuxCalls = {
   fiemap(fd: number, request: Buffer): void;
   /** Makes the range a hole without changing the file's size (fallocate). */
   punchHole(fd: number, offset: number, length: number): void;
+  /** BLKDISCARD: the device need not keep the range. */
+  discard(fd: number, offset: number, length: number): void;
   /** Tells the kernel to read the range ahead (posix_fadvise); never fails, since it is but advice. */
   willNeed(fd: number, offset: number, length: number): void;
   /** The whole file for this open of it, until that is closed; EAGAIN if another open has it (flock, not waiting). */
@@ -23,6 +26,7 @@ export type LinuxCalls = {
 const seekDataWhence = 3;
 const seekHoleWhence = 4;
 const fiemapRequest = 0xc020660b;
+const discardRequest = 0x1277;
 const punchHoleKeepSize = 0x02 | 0x01;
 const willNeedAdvice = 3;
 const exclusiveNoWait = 0x02 | 0x04;
@@ -60,6 +64,12 @@ export async function loadLinuxCalls(): Promise<LinuxCalls | null> {
       },
       punchHole(fd, offset, length) {
         call('fallocate', fallocate, fd, punchHoleKeepSize, offset, length);
+      },
+      discard(fd, offset, length) {
+        const range = Buffer.alloc(16);
+        range.writeBigUInt64LE(BigInt(offset), 0);
+        range.writeBigUInt64LE(BigInt(length), 8);
+        call('ioctl BLKDISCARD', ioctl, fd, discardRequest, range);
       },
       willNeed(fd, offset, length) {
         fadvise(fd, offset, length, willNeedAdvice);

@@ -20,7 +20,13 @@ export type BackendConfig = {
         /** How long the monitors may take; undefined: as long as the agent finds right. */
         readonly connectTimeoutS: number | undefined;
       }
-    | { readonly kind: 'lvm'; readonly volumeGroup: string; readonly type: 'default' | 'thin' | 'auto' }
+    | {
+        readonly kind: 'lvm';
+        readonly volumeGroup: string;
+        readonly type: 'default' | 'thin' | 'auto';
+        /** Its directory is LVM's, if it is there. */
+        readonly confFile: string;
+      }
     | { readonly kind: 'nfs'; readonly mountPointBase: string; readonly sharesConfig: string }
     /** No agent backend reads it. */
     | { readonly kind: 'other' };
@@ -67,6 +73,7 @@ function storageOf(options: ValuesOf<typeof backendOptions>): BackendConfig['sto
       kind: 'lvm',
       volumeGroup: options.volume_group,
       type: type === 'thin' || type === 'default' ? type : 'auto',
+      confFile: options.lvm_conf_file,
     };
   }
   if (module.includes('.nfs.')) {

@@ -11,8 +11,8 @@ import { isOpenstackCommand } from './openstack-command.ts';
 
 export const agentHelp = `cinder-delta agent: serves volumes to a backup service: those of cinder.conf, or of a directory
 
-  --config-file FILE     cinder.conf, as cinder-volume reads it: its RBD backends are served, under the names of their
-                         sections, as [delta] agent_* says; may be given several times, later files win
+  --config-file FILE     cinder.conf, as cinder-volume reads it: its backends of RBD and of thin LVM volumes are
+                         served, under the names of their sections, as [delta] agent_* says; may be given several times, later files win
   --config-dir DIR       every *.conf in it, sorted; may be given several times
   --log-file FILE        lines go there instead of standard output
   --log-level NAME       trace, debug, info, warn, error (info)

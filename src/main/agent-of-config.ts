@@ -1,13 +1,16 @@
 /** `cinder-delta agent --config-file ...`: the agent beside cinder-volume, over the back ends of its cinder.conf. */
+import { stat } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { createAgent } from '../agent/agent.ts';
 import type { AgentAccess } from '../agent/access.ts';
+import { createLvmBackend } from '../agent/lvm-backend.ts';
 import { createRbdBackend, rbdTimeouts } from '../agent/rbd-backend.ts';
 import type { VolumeBackend } from '../agent/volume-backend.ts';
 import type { BackendConfig } from '../config/backend-config.ts';
 import type { AgentConfig } from '../config/delta-config.ts';
 import { loadAgentConfig } from '../config/service-config.ts';
 import { createLogger, type Logger } from '../log.ts';
-import { BackupError } from '../model/errors.ts';
+import { BackupError, isBackupError } from '../model/errors.ts';
 import { backendNamePattern } from '../model/names.ts';
 import { readOption } from './agent-directory.ts';
 import { runUntilSignal } from './lifecycle.ts';
@@ -38,50 +41,72 @@ export async function openBackends(
   configured: readonly BackendConfig[],
   log: Logger,
 ): Promise<readonly VolumeBackend[]> {
-  const served = configured.filter(({ storage }) => storage.kind === 'rbd');
-  for (const { name, driverClass, storage } of configured) {
-    if (storage.kind !== 'rbd')
-      log.warn({ backend: name, driver: driverClass }, 'back end is not served: it is not RBD');
-  }
-  if (served.length === 0) {
+  const restoring = new Set<string>();
+  const opened = await Promise.allSettled(configured.map((backend) => openBackend(backend, restoring, log)));
+  const backends = opened.flatMap((one) => (one.status === 'fulfilled' ? (one.value ?? []) : []));
+  const reasons: unknown[] = opened.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
+  if (reasons.length === 0 && backends.length === 0) {
     const names = configured.map(({ name }) => name).join(', ');
-    throw new BackupError(
-      'config-invalid',
-      `enabled_backends (${names === '' ? 'empty' : names}) names no RBD back end: there is nothing to serve`,
+    reasons.push(
+      new BackupError(
+        'config-invalid',
+        `enabled_backends (${names === '' ? 'empty' : names}) names no back end of RBD or thin LVM volumes: there is nothing to serve`,
+      ),
     );
   }
-  const restoring = new Set<string>();
-  const opened = await Promise.allSettled(served.map((backend) => openBackend(backend, restoring, log)));
-  const backends = opened.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
-  const reasons: unknown[] = opened.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
   if (reasons.length === 0) return backends;
   for (const backend of backends) await backend.close();
   throw reasons.length === 1 ? reasons[0] : new AggregateError(reasons, 'back ends cannot be served');
 }
 
+/** Undefined for one that no agent serves, which is logged. */
 async function openBackend(
-  { name, storage }: BackendConfig,
+  { name, driverClass, storage }: BackendConfig,
   restoring: Set<string>,
   log: Logger,
-): Promise<VolumeBackend> {
+): Promise<VolumeBackend | undefined> {
+  const skip = (why: string) => {
+    log.warn({ backend: name, driver: driverClass }, `back end is not served: ${why}`);
+    return undefined;
+  };
+  if (storage.kind === 'nfs' || storage.kind === 'other') return skip('it is neither RBD nor LVM');
+  if (storage.kind === 'lvm' && storage.type === 'default') {
+    return skip('its lvm_type is default: only thin volumes can be backed up');
+  }
   if (!backendNamePattern.test(name)) {
     throw new BackupError(
       'config-invalid',
       `enabled_backends: ${name} cannot be the name of a backend: use letters, digits, ".", "_" and "-"`,
     );
   }
-  if (storage.kind !== 'rbd') throw new BackupError('bug', `back end ${name} is not RBD`);
-  const { cephConf, clusterName, connectTimeoutS, pool, user } = storage;
-  const settings = {
-    clusterName,
-    user,
-    cephConf,
-    pool,
-    connectTimeoutS: connectTimeoutS ?? rbdTimeouts.connectTimeoutS,
-    answerTimeoutS: rbdTimeouts.answerTimeoutS,
-    watchTimeoutS: rbdTimeouts.watchTimeoutS,
-  };
-  return await createRbdBackend({ name, settings, restoring, log });
+  if (storage.kind === 'rbd') {
+    const { cephConf, clusterName, connectTimeoutS, pool, user } = storage;
+    const settings = {
+      clusterName,
+      user,
+      cephConf,
+      pool,
+      connectTimeoutS: connectTimeoutS ?? rbdTimeouts.connectTimeoutS,
+      answerTimeoutS: rbdTimeouts.answerTimeoutS,
+      watchTimeoutS: rbdTimeouts.watchTimeoutS,
+    };
+    return await createRbdBackend({ name, settings, restoring, log });
+  }
+  const { confFile, type, volumeGroup } = storage;
+  const systemDirectory = (await isFile(confFile)) ? dirname(confFile) : undefined;
+  try {
+    return await createLvmBackend({ name, volumeGroup, systemDirectory, log });
+  } catch (error) {
+    // As in Cinder: without a thin pool `auto` is `default`.
+    const isThick = isBackupError(error, 'config-invalid') && error.details['thinPool'] === null;
+    if (type === 'auto' && isThick) return skip(error.message);
+    throw error;
+  }
+}
+
+async function isFile(path: string): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined);
+  return found?.isFile() ?? false;
 }
 
 /**

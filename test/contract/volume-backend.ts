@@ -33,6 +33,8 @@ export function describeVolumeBackend(
     readonly zeroed?: TypedExtent['kind'];
     /** What was not touched is not named if it lies in another piece of so many bytes: one block unless given. */
     readonly grainBytes?: number;
+    /** Changes are named in whole pieces of so many bytes: one block unless given. */
+    readonly unitBytes?: number;
     /** False where volumes are made and grown by another, not by the backend. */
     readonly makesVolumes?: boolean;
   },
@@ -240,6 +242,12 @@ export function describeVolumeBackend(
       const second = await snapshot();
       const { extents, method } = await find({ previous: first.name, current: second.name });
       expect(method).toBe(expected.delta);
+      const unit = expected.unitBytes ?? blockSize;
+      const written = places.map((offset) => ({ kind: 'data', offset, length: blockSize }) as const);
+      expect([...toBlockExtents(extents, blockSize, sizeBytes)]).toEqual([
+        ...toBlockExtents(written, unit, sizeBytes),
+      ]);
+      if (unit > blockSize) return;
       expect([...toBlockExtents(extents, blockSize, sizeBytes)]).toEqual([
         { kind: 'data', offset: 0, length: blockSize },
         { kind: 'data', offset: 7 * blockSize, length: 2 * blockSize },

@@ -7,19 +7,19 @@ import { createLogger } from '../../src/log.ts';
 
 const log = createLogger({ level: 'silent' });
 
-test('back ends of which none is RBD are nothing to serve, and are named', async () => {
+test('back ends of which none is RBD or thin LVM are nothing to serve, and are named', async () => {
   const backends = [
     {
       name: 'lvm1',
       driverClass: 'cinder.volume.drivers.lvm.LVMVolumeDriver',
       host: 'node1@lvm1',
-      storage: { kind: 'lvm', volumeGroup: 'vg', type: 'thin' },
+      storage: { kind: 'lvm', volumeGroup: 'vg', type: 'default', confFile: '/etc/cinder/lvm.conf' },
     },
     { name: 'other1', driverClass: 'a.b.C', host: 'node1@other1', storage: { kind: 'other' } },
   ] as const;
   await expect(openBackends(backends, log)).rejects.toMatchObject({
     code: 'config-invalid',
-    message: expect.stringMatching(/lvm1, other1.*no RBD/),
+    message: expect.stringMatching(/lvm1, other1.*no back end of RBD or thin LVM/),
   });
   await expect(openBackends([], log)).rejects.toMatchObject({ code: 'config-invalid' });
 });

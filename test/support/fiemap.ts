@@ -14,6 +14,7 @@ export function fiemapCalls(extentsOf: (fd: number) => readonly PhysicalExtent[]
     seekData: unavailable,
     seekHole: unavailable,
     punchHole: unavailable,
+    discard: unavailable,
     lock: unavailable,
     willNeed: () => {},
     fiemap(fd, request) {

@@ -1,0 +1,373 @@
+/**
+ * Volumes as thin logical volumes of one group (`volume-<uuid>`), as Cinder's LVM driver makes them with `lvm_type = thin`
+ * (cinder/volume/drivers/lvm.py); backups by read-only thin snapshots beside them (`backup.<uuid>.snap.<time>`), which keep no volume
+ * from being deleted.
+ *
+ * Entry: createLvmBackend. Changes are told by the mappings of the pool (lvm-ranges), bytes are read from the device of a snapshot, which
+ * is active only meanwhile (lvm-devices). The names of logical volumes are those of the group: that a snapshot is of a volume is told by
+ * its origin, and by a tag once that is gone.
+ *
+ * - Identities are LVM's own UUIDs, which no two logical volumes share.
+ * - Volumes are made, grown and removed by Cinder, not here.
+ *
+ *   at the same time on one volume     allowed
+ *   snapshot create / snapshot create  one after the other (a lock per volume)
+ *   snapshot delete / reading it       no: the deletion waits a while for its readers, then is `busy`
+ *   restore target / restore target    no: the second is `state-invalid`
+ *   two agents on one group            no: the second is `state-invalid` when it is created
+ */
+import { mkdir } from 'node:fs/promises';
+import { createBudget, withLimit, type Budget } from '../async/limit.ts';
+import type { Logger } from '../log.ts';
+import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
+import { snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
+import type { BackendInfo, SnapshotInfo, VolumeInfo } from '../protocol/calls.ts';
+import { runCommand, type RunCommand } from './command.ts';
+import { translateFileError } from './file-errors.ts';
+import { lockDirectory } from './file-lock.ts';
+import type { FileThreads } from './file-snapshots.ts';
+import type { FileStep, FileStepResult } from './file-steps.ts';
+import { createFileTarget } from './file-target.ts';
+import { createLvmDevices, isActive } from './lvm-devices.ts';
+import { createLvmGroup } from './lvm-group.ts';
+import { findLvmRanges, type ThinVolume } from './lvm-ranges.ts';
+import type { LogicalVolume } from './lvm-report.ts';
+import { previousGone, requireFit, requireWholeLength } from './range-checks.ts';
+import { createThreadPool, workerModule } from './thread-pool.ts';
+import type { VolumeBackend } from './volume-backend.ts';
+
+/** How long the deletion of a snapshot waits for its readers, less than its client waits: a stream that was cut is closed by then. */
+const readersLeaveMs = 30_000;
+const groupNamePattern = /^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}$/;
+/** What tags of ours begin with; the name of the volume follows. */
+const tagPrefix = 'cinder-delta:';
+const backupSnapshot = /^backup\./;
+
+/**
+ * Throws `config-invalid` if LVM's programs or the group are not there, or it holds no thin pool; `state-invalid` while another
+ * agent serves it.
+ */
+export async function createLvmBackend(options: {
+  readonly name: string;
+  readonly volumeGroup: string;
+  /** Where lvm.conf is, if not in /etc/lvm. */
+  readonly systemDirectory?: string | undefined;
+  /** Holds a lock for each group that is served. */
+  readonly lockDirectory?: string;
+  readonly run?: RunCommand;
+  readonly log: Logger;
+}): Promise<VolumeBackend> {
+  const { log, name, run = runCommand, systemDirectory, volumeGroup } = options;
+  if (!groupNamePattern.test(volumeGroup)) {
+    throw new BackupError(
+      'config-invalid',
+      `backend ${name}: volume_group ${JSON.stringify(volumeGroup)} is no name of a volume group`,
+    );
+  }
+  const group = createLvmGroup({ name: volumeGroup, systemDirectory, run });
+  const first = await group.list();
+  const groupUuid = first.find(isPool)?.groupUuid;
+  if (groupUuid === undefined) {
+    throw new BackupError(
+      'config-invalid',
+      `backend ${name}: volume group ${volumeGroup} has no thin pool: only thin volumes (lvm_type = thin) can be backed up here`,
+      { details: { thinPool: null } },
+    );
+  }
+  const threads: FileThreads = createThreadPool<FileStep, FileStepResult>({
+    module: workerModule('file-worker'),
+    threads: 2,
+  });
+  await using opening = new AsyncDisposableStack();
+  opening.defer(() => threads.close());
+  const root = `${options.lockDirectory ?? '/run/cinder-delta'}/lvm-${groupUuid}`;
+  await mkdir(root, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
+    throw translateFileError(error, root);
+  });
+  const lock = await lockDirectory({ directory: `of volume group ${volumeGroup}`, root, threads, log });
+  opening.defer(() => lock.close());
+  const devices = createLvmDevices({ group, isOurs: (volume) => backupSnapshot.test(volume), log });
+  const locks = new Map<string, Budget>();
+  const targets = new Set<string>();
+  const info: BackendInfo = { name, type: 'lvm-thin', delta: 'extents', restore: true, create_volume: false };
+  log.info({ backend: name, group: volumeGroup }, 'LVM backend opened');
+  const held = opening.move();
+
+  const locked = async <T>(key: string, work: (lock: Budget) => Promise<T>): Promise<T> => {
+    const one = locks.get(key) ?? createBudget(1);
+    locks.set(key, one);
+    try {
+      return await work(one);
+    } finally {
+      if (one.held + one.waiting === 0) locks.delete(key);
+    }
+  };
+  const inTurn = <T>(volume: string, work: () => Promise<T>, signal?: AbortSignal): Promise<T> =>
+    locked(volume, (one) => withLimit(one, work, signal));
+
+  const findVolume = async (
+    volume: string,
+  ): Promise<{ all: readonly LogicalVolume[]; found: ThinVolume }> => {
+    const all = await group.list();
+    const found = all.find((one) => one.name === volume);
+    if (found === undefined) throw new BackupError('not-found', `${volume} does not exist`);
+    return { all, found: requireThin(found, all) };
+  };
+  const findSnapshot = async (volume: string, snapshot: string) => {
+    const all = await group.list();
+    const found = all.find((one) => one.name === nameOf(snapshot) && isSnapshotOf(one, volume));
+    if (found !== undefined) return { all, found: requireThin(found, all) };
+    throw new BackupError('not-found', `snapshot ${snapshot} of ${volume} does not exist`);
+  };
+  const requireSame = async (volume: string, snapshot: string, was: LogicalVolume): Promise<void> => {
+    const now = (await group.list()).find((one) => one.name === was.name && isSnapshotOf(one, volume));
+    if (now?.uuid !== was.uuid) throw madeAnew(volume, snapshot);
+  };
+
+  const notCreated = () =>
+    Promise.reject(
+      new BackupError('state-invalid', `backend ${name} makes and resizes no volumes: Cinder does that`),
+    );
+
+  return {
+    info,
+    async listVolumes(signal) {
+      throwIfAborted(signal);
+      const all = await group.list();
+      return all
+        .filter((one) => volumeNamePattern.test(one.name) && one.thinId !== null)
+        .map(volumeInfo)
+        .toSorted((a, b) => (a.name < b.name ? -1 : 1));
+    },
+    async listGone() {
+      const all = await group.list();
+      const there = new Set(all.map((one) => one.name));
+      const named = all.filter(({ origin }) => origin === null).map(taggedVolume);
+      const gone = named.filter((volume) => volume !== undefined && !there.has(volume));
+      return [...new Set(gone)].filter((volume) => volume !== undefined).toSorted();
+    },
+    async getVolume(volume) {
+      const { all, found } = await findVolume(volume);
+      return { ...volumeInfo(found), snapshots: snapshotsOf(volume, all) };
+    },
+    listSnapshots: async (volume) => snapshotsOf(volume, await group.list()),
+    createVolume: notCreated,
+    resizeVolume: notCreated,
+    async createSnapshot(volume, snapshot, signal) {
+      throwIfAborted(signal);
+      return await inTurn(
+        volume,
+        async () => {
+          const { all } = await findVolume(volume);
+          const existing = all.find((one) => one.name === nameOf(snapshot));
+          if (existing === undefined) {
+            await group.makeSnapshot(volume, nameOf(snapshot), `${tagPrefix}${volume}`);
+            return snapshotInfo((await findSnapshot(volume, snapshot)).found);
+          }
+          if (isSnapshotOf(existing, volume)) return snapshotInfo(existing);
+          throw new BackupError(
+            'already-exists',
+            `snapshot ${snapshot} exists in volume group ${volumeGroup}, but not of ${volume}: remove it first`,
+          );
+        },
+        signal,
+      );
+    },
+    async deleteSnapshot(volume, snapshot) {
+      const late = AbortSignal.timeout(readersLeaveMs);
+      const remove = async () => {
+        const { found } = await findSnapshot(volume, snapshot);
+        await group.remove(found.name);
+      };
+      try {
+        await devices.alone(nameOf(snapshot), remove, late);
+      } catch (error) {
+        if (isBackupError(error, 'not-found')) return;
+        if (!late.aborted || isBackupError(error)) throw error;
+        throw new BackupError('busy', `snapshot ${snapshot} of ${volume} is being read: try again later`);
+      }
+    },
+    async findRanges(request) {
+      const { volume } = request;
+      const { all, found: current } = await findSnapshot(volume, request.current);
+      requireWholeLength(request, current.sizeBytes);
+      const previous = request.previous === null ? null : findPrevious(all, request.previous, volume);
+      if (previous === undefined) throw previousGone(request);
+      if (previous !== null) {
+        requireFit(request, snapshotInfo(previous));
+        requireOnePool(previous, current);
+      }
+      throwIfAborted(request.signal);
+      // Its pool is active as long as it is. Who reads it has it open already.
+      const device = await devices.open(current, 'read', `snapshot ${request.current} of ${volume}`);
+      try {
+        const confirm = async () => {
+          const now = await group.list();
+          if (!hasSame(now, current)) throw madeAnew(volume, request.current);
+          if (previous !== null && !hasSame(now, previous)) throw previousGone(request);
+        };
+        const pool = poolOf(current, all);
+        return await locked(`pool ${pool.name}`, (one) =>
+          findLvmRanges({ group, pool, previous, current, request, lock: one, confirm, log }),
+        );
+      } finally {
+        await device.close();
+      }
+    },
+    async openSnapshot(volume, snapshot) {
+      const { found } = await findSnapshot(volume, snapshot);
+      const device = await devices.open(found, 'read', `snapshot ${snapshot} of ${volume}`);
+      return {
+        sizeBytes: found.sizeBytes,
+        identity: identityOf(found),
+        handle: { kind: 'file', fd: device.handle.fd },
+        requireNamed: () => requireSame(volume, snapshot, found),
+        // LVM removes nothing that is open.
+        requireWhole: async () => {},
+        close: () => device.close(),
+      };
+    },
+    async openTarget(volume) {
+      if (targets.has(volume)) {
+        throw new BackupError('state-invalid', `${volume} is being restored to: wait until that has ended`);
+      }
+      targets.add(volume);
+      try {
+        const { all, found } = await findVolume(volume);
+        const device = await devices.open(found, 'write', volume);
+        const target = createFileTarget({
+          volume: { handle: device.handle, info: volumeInfo(found) },
+          threads,
+          discardBytes: poolOf(found, all).chunkBytes,
+          closed: () => targets.delete(volume),
+        });
+        return {
+          ...target,
+          async close() {
+            try {
+              await target.close();
+            } finally {
+              await device.close();
+            }
+          },
+        };
+      } catch (error) {
+        targets.delete(volume);
+        throw error;
+      }
+    },
+    async recover() {
+      for (const one of await group.list()) {
+        const { name: volume } = one;
+        if (!backupSnapshot.test(volume) || !(await isActive(one))) continue;
+        log.info({ backend: name, volume }, 'snapshot of an agent that died is active: it is made inactive');
+        await group.deactivate(volume).catch((err: unknown) => {
+          log.warn({ backend: name, volume, err }, 'snapshot stays active');
+        });
+      }
+    },
+    close: () => held.disposeAsync(),
+  };
+}
+
+function madeAnew(volume: string, snapshot: string): BackupError {
+  return new BackupError(
+    'state-invalid',
+    `snapshot ${snapshot} of ${volume} was removed or made anew while it was read`,
+  );
+}
+
+function hasSame(all: readonly LogicalVolume[], was: LogicalVolume): boolean {
+  return all.some((one) => one.uuid === was.uuid && one.name === was.name);
+}
+
+function isPool({ segmentType }: LogicalVolume): boolean {
+  return segmentType === 'thin-pool';
+}
+
+/** LVM reserves names that begin with `snapshot`: Cinder puts a line before those (lvm.py, _escape_snapshot). */
+function nameOf(snapshot: string): string {
+  return snapshot.startsWith('snapshot') ? `_${snapshot}` : snapshot;
+}
+
+function snapshotName({ name }: LogicalVolume): string {
+  return name.startsWith('_snapshot') ? name.slice(1) : name;
+}
+
+function taggedVolume({ name, tags }: LogicalVolume): string | undefined {
+  if (!backupSnapshot.test(name)) return undefined;
+  const volume = tags.find((tag) => tag.startsWith(tagPrefix))?.slice(tagPrefix.length);
+  return volume !== undefined && volumeNamePattern.test(volume) ? volume : undefined;
+}
+
+function isSnapshotOf(volume: LogicalVolume, of: string): boolean {
+  return (volume.origin ?? taggedVolume(volume)) === of;
+}
+
+/** A thin volume over an origin that is not in its pool reads that where it has no blocks of its own: the pool does not tell of those. */
+function requireThin(volume: LogicalVolume, all: readonly LogicalVolume[]): ThinVolume {
+  const { name, thinId } = volume;
+  const origin = all.find((one) => one.name === volume.origin);
+  if (thinId === null) {
+    throw new BackupError(
+      'state-invalid',
+      `${name} is not a thin volume (${volume.segmentType}): only those can be backed up here`,
+    );
+  }
+  if (origin !== undefined && origin.pool !== volume.pool) {
+    throw new BackupError(
+      'state-invalid',
+      `${name} has an external origin, ${origin.name}: only volumes whose blocks are all in their thin pool can be backed up here`,
+    );
+  }
+  return { ...volume, thinId };
+}
+
+function findPrevious(
+  all: readonly LogicalVolume[],
+  snapshot: string,
+  volume: string,
+): ThinVolume | undefined {
+  const found = all.find((one) => one.name === nameOf(snapshot) && isSnapshotOf(one, volume));
+  return found === undefined ? undefined : requireThin(found, all);
+}
+
+function requireOnePool(previous: LogicalVolume, current: LogicalVolume): void {
+  if (previous.pool === current.pool) return;
+  throw new BackupError(
+    'delta-unavailable',
+    `snapshots ${previous.name} and ${current.name} lie in two thin pools: compare digests or do a full`,
+  );
+}
+
+/** Those that Cinder or an agent made. */
+function snapshotsOf(volume: string, all: readonly LogicalVolume[]): SnapshotInfo[] {
+  return all
+    .filter((one) => one.thinId !== null && isSnapshotOf(one, volume))
+    .filter((one) => snapshotNamePattern.test(snapshotName(one)))
+    .map(snapshotInfo);
+}
+
+function poolOf(volume: LogicalVolume, all: readonly LogicalVolume[]): LogicalVolume {
+  const pool = all.find((one) => one.name === volume.pool);
+  if (pool !== undefined) return pool;
+  throw new BackupError('agent-failed', `LVM tells of no pool ${volume.pool ?? ''} of ${volume.name}`);
+}
+
+function identityOf({ groupUuid, uuid }: LogicalVolume): string {
+  return `lvm:${groupUuid}/${uuid}`;
+}
+
+function volumeInfo(volume: LogicalVolume): VolumeInfo {
+  const { name, sizeBytes } = volume;
+  return { name, size_bytes: sizeBytes, identity: identityOf(volume), allocated_bytes: null };
+}
+
+function snapshotInfo(volume: LogicalVolume): SnapshotInfo {
+  return {
+    name: snapshotName(volume),
+    size_bytes: volume.sizeBytes,
+    identity: identityOf(volume),
+    created_at: new Date(volume.createdAtMs).toISOString(),
+  };
+}
