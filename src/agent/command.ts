@@ -38,6 +38,8 @@ export class CommandError extends Error {
 
 const systemPath = '/usr/local/sbin:/usr/sbin:/sbin:/usr/local/bin:/usr/bin:/bin';
 const maxOutputBytes = 64 * 1024 * 1024;
+/** From the signal that asks a program to end, until it is left to itself. */
+const graceMs = 30_000;
 const maxComplaintChars = 2000;
 
 export const runCommand: RunCommand = ({ program, args, environment, outputFd, timeoutMs, signal }) =>
@@ -49,6 +51,12 @@ export const runCommand: RunCommand = ({ program, args, environment, outputFd, t
       timeout: timeoutMs,
       signal,
     });
+    // One that the kernel holds up, or that keeps signals off, is left to itself: nobody can wait for it.
+    const stuck = setTimeout(() => {
+      child.unref();
+      reject(new CommandError(program, 'SIGTERM', 'it does not end'));
+    }, timeoutMs + graceMs);
+    child.once('close', () => clearTimeout(stuck)).once('error', () => clearTimeout(stuck));
     const output: Buffer[] = [];
     let outputBytes = 0;
     let complaint = '';

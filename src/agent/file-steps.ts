@@ -41,9 +41,15 @@ export type FileStep =
     }
   /** Makes the range zeros, as a hole where the file system can. */
   | { readonly kind: 'zero'; readonly fd: number; readonly from: number; readonly end: number }
-  /** Makes the range zeros by writing what is not. */
-  | { readonly kind: 'fill'; readonly fd: number; readonly from: number; readonly end: number }
-  /** Gives the blocks of a thin device back, which read as zeros then: a whole number of them. EOPNOTSUPP where that cannot be done. */
+  /** Makes the range zeros by writing: what is not, or all of it. */
+  | {
+      readonly kind: 'fill';
+      readonly fd: number;
+      readonly from: number;
+      readonly end: number;
+      readonly all?: boolean;
+    }
+  /** Tells a thin device that a whole number of its blocks is not needed; it may keep some. EOPNOTSUPP where it takes none. */
   | { readonly kind: 'discard'; readonly fd: number; readonly from: number; readonly end: number }
   /** Locks a file until it is closed: EAGAIN if it is locked, ENOSYS where that cannot be done. */
   | { readonly kind: 'lock'; readonly fd: number };
@@ -158,11 +164,12 @@ export function createStepRunner(calls: LinuxCalls | null): StepRunner {
   };
 
   const fill = (step: FileStep & { kind: 'zero' | 'fill' }): FileStepResult => {
+    const isBlind = step.kind === 'fill' && step.all === true;
     let at = step.from;
     while (at < step.end && at - step.from < stepBytes) {
       const piece = first.subarray(0, Math.min(pieceBytes, step.end - at));
-      readFully(step.fd, piece, at);
-      if (piece.compare(zeros, 0, piece.length) !== 0) {
+      if (!isBlind) readFully(step.fd, piece, at);
+      if (isBlind || piece.compare(zeros, 0, piece.length) !== 0) {
         writeFully(step.fd, zeros.subarray(0, piece.length), at);
       }
       at += piece.length;

@@ -5,7 +5,7 @@ import { isPageAligned } from '../model/page-memory.ts';
 import { errnoOf, translateFileError } from './file-errors.ts';
 import type { FileThreads } from './file-snapshots.ts';
 import type { OpenVolume } from './file-volumes.ts';
-import { createZeroer } from './zeroer.ts';
+import { createZeroer, type ThinBlocks } from './zeroer.ts';
 import type { WriteTarget } from './volume-backend.ts';
 
 /** After so many bytes they begin to go to stable storage, so that the flush at the end has little left to wait for. */
@@ -15,15 +15,15 @@ const syncEveryBytes = 64 * 1024 * 1024;
 export function createFileTarget(deps: {
   readonly volume: OpenVolume;
   readonly threads: FileThreads;
-  /** Of a thin device: the size of its blocks. */
-  readonly discardBytes?: number;
+  /** Those of a thin device. */
+  readonly blocks?: ThinBlocks;
   readonly closed: () => void;
 }): WriteTarget {
   const { handle, info } = deps.volume;
   const running = new Set<Promise<void>>();
   let open = true;
   const direct = createDirectWriter(handle);
-  const zero = createZeroer(handle.fd, deps.threads, deps.discardBytes);
+  const zero = createZeroer(handle.fd, deps.threads, deps.blocks);
   let unsyncedBytes = 0;
   /** The newest early sync; its failure is delivered to the flush, since the kernel tells of it only once. */
   let syncing: Promise<void> | undefined;

@@ -16,11 +16,12 @@
  *   restore target / restore target    no: the second is `state-invalid`
  *   two agents on one group            no: the second is `state-invalid` when it is created
  */
-import { mkdir } from 'node:fs/promises';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { inTime } from '../async/in-time.ts';
 import { createBudget, withLimit, type Budget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
-import { snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
+import { backupIdOfSnapshot, snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
 import type { BackendInfo, SnapshotInfo, VolumeInfo } from '../protocol/calls.ts';
 import { runCommand, type RunCommand } from './command.ts';
 import { translateFileError } from './file-errors.ts';
@@ -29,8 +30,8 @@ import type { FileThreads } from './file-snapshots.ts';
 import type { FileStep, FileStepResult } from './file-steps.ts';
 import { createFileTarget } from './file-target.ts';
 import { createLvmDevices, isActive } from './lvm-devices.ts';
-import { createLvmGroup } from './lvm-group.ts';
-import { findLvmRanges, type ThinVolume } from './lvm-ranges.ts';
+import { createLvmGroup, type LvmGroup } from './lvm-group.ts';
+import { findLvmRanges, releaseLeft, type Reservation, type ThinVolume } from './lvm-ranges.ts';
 import type { LogicalVolume } from './lvm-report.ts';
 import { previousGone, requireFit, requireWholeLength } from './range-checks.ts';
 import { createThreadPool, workerModule } from './thread-pool.ts';
@@ -41,7 +42,8 @@ const readersLeaveMs = 30_000;
 const groupNamePattern = /^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}$/;
 /** What tags of ours begin with; the name of the volume follows. */
 const tagPrefix = 'cinder-delta:';
-const backupSnapshot = /^backup\./;
+/** How long a stop waits for streams that end. */
+const settleMs = 20_000;
 
 /**
  * Throws `config-invalid` if LVM's programs or the group are not there, or it holds no thin pool; `state-invalid` while another
@@ -52,8 +54,8 @@ export async function createLvmBackend(options: {
   readonly volumeGroup: string;
   /** Where lvm.conf is, if not in /etc/lvm. */
   readonly systemDirectory?: string | undefined;
-  /** Holds a lock for each group that is served. */
-  readonly lockDirectory?: string;
+  /** Holds, for each group that is served, a lock and what has to survive the agent. */
+  readonly stateDirectory?: string;
   readonly run?: RunCommand;
   readonly log: Logger;
 }): Promise<VolumeBackend> {
@@ -74,20 +76,37 @@ export async function createLvmBackend(options: {
       { details: { thinPool: null } },
     );
   }
+  await requireTools(name, group);
   const threads: FileThreads = createThreadPool<FileStep, FileStepResult>({
     module: workerModule('file-worker'),
     threads: 2,
   });
   await using opening = new AsyncDisposableStack();
   opening.defer(() => threads.close());
-  const root = `${options.lockDirectory ?? '/run/cinder-delta'}/lvm-${groupUuid}`;
+  const root = `${options.stateDirectory ?? '/var/lib/cinder-delta'}/lvm-${groupUuid}`;
   await mkdir(root, { recursive: true, mode: 0o700 }).catch((error: unknown) => {
     throw translateFileError(error, root);
   });
   const lock = await lockDirectory({ directory: `of volume group ${volumeGroup}`, root, threads, log });
   opening.defer(() => lock.close());
-  const devices = createLvmDevices({ group, isOurs: (volume) => backupSnapshot.test(volume), log });
+  const devices = createLvmDevices({
+    group,
+    isOurs: (volume) => backupIdOfSnapshot(volume) !== undefined,
+    log,
+  });
   const locks = new Map<string, Budget>();
+  const poolLocks = new Map<string, Budget>();
+  const metadataOf = (pool: LogicalVolume) => {
+    const lockOfPool = poolLocks.get(pool.uuid) ?? createBudget(1);
+    poolLocks.set(pool.uuid, lockOfPool);
+    return {
+      group,
+      pool,
+      lock: lockOfPool,
+      reservation: createReservation(`${root}/kept-${pool.uuid}`),
+      log,
+    };
+  };
   const targets = new Set<string>();
   const info: BackendInfo = { name, type: 'lvm-thin', delta: 'extents', restore: true, create_volume: false };
   log.info({ backend: name, group: volumeGroup }, 'LVM backend opened');
@@ -161,7 +180,12 @@ export async function createLvmBackend(options: {
           const { all } = await findVolume(volume);
           const existing = all.find((one) => one.name === nameOf(snapshot));
           if (existing === undefined) {
-            await group.makeSnapshot(volume, nameOf(snapshot), `${tagPrefix}${volume}`);
+            await group
+              .makeSnapshot(volume, nameOf(snapshot), `${tagPrefix}${volume}`)
+              .catch((error: unknown) => {
+                // By the program that crashed when it was done, and was started again.
+                if (!isBackupError(error, 'already-exists')) throw error;
+              });
             return snapshotInfo((await findSnapshot(volume, snapshot)).found);
           }
           if (isSnapshotOf(existing, volume)) return snapshotInfo(existing);
@@ -198,20 +222,31 @@ export async function createLvmBackend(options: {
         requireOnePool(previous, current);
       }
       throwIfAborted(request.signal);
-      // Its pool is active as long as it is. Who reads it has it open already.
-      const device = await devices.open(current, 'read', `snapshot ${request.current} of ${volume}`);
+      // Its pool is active as long as it is.
+      const device = await devices.hold(current, `snapshot ${request.current} of ${volume}`);
       try {
         const confirm = async () => {
           const now = await group.list();
           if (!hasSame(now, current)) throw madeAnew(volume, request.current);
           if (previous !== null && !hasSame(now, previous)) throw previousGone(request);
         };
-        const pool = poolOf(current, all);
-        return await locked(`pool ${pool.name}`, (one) =>
-          findLvmRanges({ group, pool, previous, current, request, lock: one, confirm, log }),
-        );
-      } finally {
+        const found = await findLvmRanges({
+          ...metadataOf(poolOf(current, all)),
+          previous,
+          current,
+          request,
+          confirm,
+        });
+        return {
+          ...found,
+          async close() {
+            await found.close();
+            await device.close();
+          },
+        };
+      } catch (error) {
         await device.close();
+        throw error;
       }
     },
     async openSnapshot(volume, snapshot) {
@@ -234,11 +269,12 @@ export async function createLvmBackend(options: {
       targets.add(volume);
       try {
         const { all, found } = await findVolume(volume);
+        const pool = poolOf(found, all);
         const device = await devices.open(found, 'write', volume);
         const target = createFileTarget({
           volume: { handle: device.handle, info: volumeInfo(found) },
           threads,
-          discardBytes: poolOf(found, all).chunkBytes,
+          blocks: { bytes: pool.chunkBytes, zeroed: pool.zeroes },
           closed: () => targets.delete(volume),
         });
         return {
@@ -259,14 +295,44 @@ export async function createLvmBackend(options: {
     async recover() {
       for (const one of await group.list()) {
         const { name: volume } = one;
-        if (!backupSnapshot.test(volume) || !(await isActive(one))) continue;
+        if (isPool(one) && (await isActive({ ...one, path: `${one.path}-tpool` }))) {
+          await releaseLeft(metadataOf(one)).catch((err: unknown) => {
+            log.warn({ backend: name, pool: volume, err }, 'metadata of the thin pool are reserved');
+          });
+        }
+        if (taggedVolume(one) === undefined || !(await isActive(one))) continue;
         log.info({ backend: name, volume }, 'snapshot of an agent that died is active: it is made inactive');
         await group.deactivate(volume).catch((err: unknown) => {
           log.warn({ backend: name, volume, err }, 'snapshot stays active');
         });
       }
     },
-    close: () => held.disposeAsync(),
+    async close() {
+      await inTime(devices.settle(), settleMs, () => log.warn({ backend: name }, 'snapshots are still read'));
+      await held.disposeAsync();
+    },
+  };
+}
+
+/** Versions 1.0.0 to 1.0.5 of the tools leave changes out (their CHANGES at 1.0.6), and older ones than 0.9 the last blocks. */
+export async function requireTools(name: string, group: Pick<LvmGroup, 'toolVersion'>): Promise<void> {
+  const text = await group.toolVersion();
+  const found = /\b(\d+)\.(\d+)\.(\d+)/.exec(text);
+  const [major = 0, minor = 0, patch = 0] = found?.slice(1).map(Number) ?? [];
+  const isOld = major === 0 && minor < 9;
+  const isBroken = major === 1 && minor === 0 && patch < 6;
+  if (found !== null && !isOld && !isBroken) return;
+  throw new BackupError(
+    'config-invalid',
+    `backend ${name}: thin_delta of this host is version ${JSON.stringify(text.trim())}, which cannot be trusted to tell all changes: install thin-provisioning-tools 0.9, or 1.0.6 or later`,
+  );
+}
+
+function createReservation(path: string): Reservation {
+  return {
+    read: async () => await readFile(path, 'utf8').catch(() => null),
+    write: async (text) => await writeFile(path, text, { mode: 0o600, flush: true }),
+    clear: async () => await rm(path, { force: true }),
   };
 }
 
@@ -295,7 +361,7 @@ function snapshotName({ name }: LogicalVolume): string {
 }
 
 function taggedVolume({ name, tags }: LogicalVolume): string | undefined {
-  if (!backupSnapshot.test(name)) return undefined;
+  if (backupIdOfSnapshot(name) === undefined || !snapshotNamePattern.test(name)) return undefined;
   const volume = tags.find((tag) => tag.startsWith(tagPrefix))?.slice(tagPrefix.length);
   return volume !== undefined && volumeNamePattern.test(volume) ? volume : undefined;
 }
@@ -304,21 +370,29 @@ function isSnapshotOf(volume: LogicalVolume, of: string): boolean {
   return (volume.origin ?? taggedVolume(volume)) === of;
 }
 
-/** A thin volume over an origin that is not in its pool reads that where it has no blocks of its own: the pool does not tell of those. */
+/**
+ * A thin volume over an origin that is not in its pool reads that where it has no blocks of its own, which the pool does not tell. So do
+ * all that are made of it, so each origin up to the first is looked at.
+ */
 function requireThin(volume: LogicalVolume, all: readonly LogicalVolume[]): ThinVolume {
   const { name, thinId } = volume;
-  const origin = all.find((one) => one.name === volume.origin);
   if (thinId === null) {
     throw new BackupError(
       'state-invalid',
       `${name} is not a thin volume (${volume.segmentType}): only those can be backed up here`,
     );
   }
-  if (origin !== undefined && origin.pool !== volume.pool) {
-    throw new BackupError(
-      'state-invalid',
-      `${name} has an external origin, ${origin.name}: only volumes whose blocks are all in their thin pool can be backed up here`,
-    );
+  const seen = new Set<string>();
+  for (let origin = volume.origin; origin !== null && !seen.has(origin);) {
+    seen.add(origin);
+    const found = all.find((one) => one.name === origin);
+    if (found?.pool !== volume.pool) {
+      throw new BackupError(
+        'state-invalid',
+        `${name} has an external origin, ${origin}: only volumes whose blocks are all in their thin pool can be backed up here`,
+      );
+    }
+    origin = found.origin;
   }
   return { ...volume, thinId };
 }

@@ -6,7 +6,7 @@ import { constants, open, readFile, stat, type FileHandle } from 'node:fs/promis
 import { createBudget, withLimit, type Budget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import { BackupError } from '../model/errors.ts';
-import { translateFileError } from './file-errors.ts';
+import { errnoOf, translateFileError } from './file-errors.ts';
 import type { LvmGroup } from './lvm-group.ts';
 import type { LogicalVolume } from './lvm-report.ts';
 
@@ -18,6 +18,10 @@ export type LvmDevices = {
    * name meanwhile.
    */
   open(volume: LogicalVolume, mode: 'read' | 'write', thing: string): Promise<OpenDevice>;
+  /** Has it active until it is let go of: costs nothing while it is open here. */
+  hold(volume: LogicalVolume, thing: string): Promise<{ close(): Promise<void> }>;
+  /** Waits until nothing is open. */
+  settle(): Promise<void>;
   /**
    * Has `work` done while nobody here has the volume open: waits for those who have until the signal aborts, then throws its reason. Others
    * wait meanwhile.
@@ -68,7 +72,7 @@ export function createLvmDevices(deps: {
     if (!locks.isActive) await group.activate(volume.name);
     locks.isActive = true;
     const handle = await open(volume.path, flags).catch((error: unknown) => {
-      throw translateFileError(error, thing);
+      throw isAbsent(error) ? withoutDevice(volume, error) : translateFileError(error, thing);
     });
     try {
       if ((await mapperUuid(handle)) === mapperUuidOf(volume)) return handle;
@@ -93,48 +97,73 @@ export function createLvmDevices(deps: {
     });
   };
 
-  return {
-    open: (volume, mode, thing) =>
-      using(volume.name, async (locks) => {
-        const release = await locks.opens.acquire(1);
-        const leave = async () => {
-          release();
-          await rest(volume.name, locks);
-          forget(volume.name, locks);
+  const openDevice: LvmDevices['open'] = (volume, mode, thing) =>
+    using(volume.name, async (locks) => {
+      const release = await locks.opens.acquire(1);
+      const leave = async () => {
+        release();
+        await rest(volume.name, locks);
+        forget(volume.name, locks);
+      };
+      try {
+        const flags = mode === 'read' ? constants.O_RDONLY : constants.O_RDWR;
+        const handle = await withLimit(locks.switching, () => openActive(volume, locks, flags, thing));
+        const close = async () => {
+          try {
+            await handle.close();
+          } finally {
+            await leave();
+          }
         };
-        try {
-          const flags = mode === 'read' ? constants.O_RDONLY : constants.O_RDWR;
-          const handle = await withLimit(locks.switching, () => openActive(volume, locks, flags, thing));
-          const close = async () => {
-            try {
-              await handle.close();
-            } finally {
-              await leave();
-            }
-          };
-          let closing: Promise<void> | undefined;
-          return {
-            handle,
-            close() {
-              closing ??= close();
-              return closing;
-            },
-          };
-        } catch (error) {
-          await leave();
-          throw error;
-        }
-      }),
+        let closing: Promise<void> | undefined;
+        return {
+          handle,
+          close() {
+            closing ??= close();
+            return closing;
+          },
+        };
+      } catch (error) {
+        await leave();
+        throw error;
+      }
+    });
+
+  return {
+    open: openDevice,
+    async hold(volume, thing) {
+      const locks = known.get(volume.name);
+      const isOpen = locks?.isActive === true && locks.opens.held > 0 && locks.opens.held < manyReaders;
+      // A second open would wait behind a deletion that waits for the first one.
+      return isOpen ? { close: async () => {} } : await openDevice(volume, 'read', thing);
+    },
+    async settle() {
+      for (const { opens } of Array.from(known.values())) (await opens.acquire(manyReaders))();
+    },
     alone: (volume, work, signal) =>
-      using(volume, async ({ opens }) => {
-        const release = await opens.acquire(manyReaders, signal);
+      using(volume, async (locks) => {
+        const release = await locks.opens.acquire(manyReaders, signal);
         try {
           return await work();
         } finally {
+          // What is of that name from here on may be another one.
+          locks.isActive = false;
           release();
         }
       }),
   };
+}
+
+function isAbsent(error: unknown): boolean {
+  return ['ENOENT', 'ENXIO', 'ENODEV'].includes(errnoOf(error));
+}
+
+function withoutDevice({ name, path }: LogicalVolume, cause: unknown): BackupError {
+  return new BackupError(
+    'agent-failed',
+    `LVM has activated ${name}, but there is no device ${path}: see volume_list in lvm.conf, and whether udev runs`,
+    { cause },
+  );
 }
 
 /** True if the volume is active on this host. */

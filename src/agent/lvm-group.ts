@@ -20,6 +20,10 @@ export type LvmGroup = {
   remove(volume: string): Promise<void>;
   activate(volume: string): Promise<void>;
   deactivate(volume: string): Promise<void>;
+  /** The version of thin_delta. */
+  toolVersion(): Promise<string>;
+  /** Which metadata of a pool the kernel keeps, by their root; null if none. */
+  heldMetadata(pool: LogicalVolume): Promise<string | null>;
   /** Has the kernel keep the metadata of a pool as they are now. False if some are kept already. */
   keepMetadata(pool: LogicalVolume): Promise<boolean>;
   dropMetadata(pool: LogicalVolume): Promise<void>;
@@ -55,7 +59,8 @@ export function createLvmGroup(options: {
       try {
         return await run({ ...what, environment });
       } catch (error) {
-        if (!hasCrashed(error) || attempt === attempts) {
+        // Not into a file that has a part of the output already.
+        if (!hasCrashed(error) || attempt === attempts || what.outputFd !== undefined) {
           throw translateLvmError(error, thing, what);
         }
         await sleep(500);
@@ -112,6 +117,17 @@ export function createLvmGroup(options: {
     activate: (volume) =>
       change(volume, 'lvchange', '--activate', 'y', '--ignoreactivationskip', '--yes', pathOf(volume)),
     deactivate: (volume) => change(volume, 'lvchange', '--activate', 'n', '--yes', pathOf(volume)),
+    toolVersion: () =>
+      command('thin_delta', { program: 'thin_delta', args: ['--version'], timeoutMs: commandTimeoutMs }),
+    async heldMetadata(pool) {
+      const args = ['status', '--target', 'thin-pool', `${pool.path}-tpool`];
+      const thing = `pool ${pool.name}`;
+      const status = await command(thing, { program: 'dmsetup', args, timeoutMs: commandTimeoutMs });
+      // Start, length, target, transaction, two of used/total, and the root (thin-provisioning.rst of the kernel).
+      const root = /^\d+ \d+ thin-pool \d+ \d+\/\d+ \d+\/\d+ (-|\d+) /.exec(status)?.[1];
+      if (root !== undefined) return root === '-' ? null : root;
+      throw new BackupError('agent-failed', `${thing} cannot be used: its status is ${status.trim()}`);
+    },
     async keepMetadata(pool) {
       try {
         await message(pool, 'reserve_metadata_snap');
@@ -140,7 +156,11 @@ const complaints: readonly (readonly [RegExp, BackupErrorMaker])[] = [
       new BackupError('agent-failed', `${thing} is not accessible: LVM needs an agent that runs as root`),
   ],
   [
-    /Volume group "[^"]*" not found|Cannot process volume group/i,
+    /Can't get lock|locking failed/i,
+    (thing) => new BackupError('busy', `${thing} is locked by another program of LVM: try again later`),
+  ],
+  [
+    /Volume group "[^"]*" not found/i,
     (thing) => new BackupError('config-invalid', `${thing} does not exist on this host: see volume_group`),
   ],
   [

@@ -19,6 +19,8 @@ export type LogicalVolume = {
   readonly createdAtMs: number;
   /** Bytes of the blocks of a pool, else 0. */
   readonly chunkBytes: number;
+  /** True for a pool that zeroes blocks before it gives them out. */
+  readonly zeroes: boolean;
   /** Below /dev/mapper: there if it is active. */
   readonly path: string;
 };
@@ -35,6 +37,7 @@ const columns = [
   'lv_tags',
   'lv_time',
   'chunk_size',
+  'zero',
   'lv_dm_path',
 ];
 
@@ -68,8 +71,10 @@ const listed = z
     thin_id: orNull.pipe(whole.nullable()),
     origin: orNull,
     lv_tags: z.string(),
-    lv_time: whole,
+    // Empty where the metadata have no time.
+    lv_time: orNull.pipe(whole.nullable()),
     chunk_size: whole,
+    zero: z.string(),
     lv_dm_path: z.string().startsWith('/dev/mapper/'),
   })
   .transform((row): LogicalVolume => ({
@@ -82,8 +87,9 @@ const listed = z
     thinId: row.thin_id,
     origin: row.origin,
     tags: row.lv_tags === '' ? [] : row.lv_tags.split(','),
-    createdAtMs: row.lv_time * 1000,
+    createdAtMs: (row.lv_time ?? 0) * 1000,
     chunkBytes: row.chunk_size,
+    zeroes: row.zero === 'zero' || row.zero === '1',
     path: row.lv_dm_path,
   }));
 

@@ -1,4 +1,4 @@
-/** Makes ranges of a restore's target zeros: holes in a file, blocks given back in a thin device, and written zeros where neither can be. */
+/** Makes ranges of a restore's target zeros: holes in a file; in a thin device blocks are given back, and zeros written. */
 import { unsupported } from './file-errors.ts';
 import type { FileThreads } from './file-snapshots.ts';
 import type { FileStep } from './file-steps.ts';
@@ -6,49 +6,54 @@ import type { FileStep } from './file-steps.ts';
 /** What one discard gives back: a thin pool looks at each of its blocks. */
 const discardStepBytes = 256 * 1024 * 1024;
 
-/** `discardBytes`: the size of the blocks of a thin device; a file has none. */
+export type ThinBlocks = {
+  readonly bytes: number;
+  /** False in a pool that gives out blocks with what they held before: what was never written there then appears around a write. */
+  readonly zeroed: boolean;
+};
+
+/** `blocks` are those of a thin device; a file has none. */
 export function createZeroer(
   fd: number,
   threads: FileThreads,
-  discardBytes: number | undefined,
+  blocks: ThinBlocks | undefined,
 ): (offset: number, length: number) => Promise<void> {
   const { signal } = new AbortController();
   /** False where the pool ignores discards (`lvchange --discards ignore`). */
   let discards = true;
 
-  const run = async (kind: 'zero' | 'fill' | 'discard', from: number, end: number): Promise<void> => {
-    const step = (at: number): FileStep => ({
-      kind,
-      fd,
-      from: at,
-      end: kind === 'discard' ? Math.min(end, at + discardStepBytes) : end,
-    });
-    for (let at = from; at < end;) at = (await threads.run(step(at), [], signal)).next;
+  const run = async (from: number, end: number, make: (at: number) => FileStep): Promise<void> => {
+    for (let at = from; at < end;) at = (await threads.run(make(at), [], signal)).next;
   };
+  const fill = (from: number, end: number, all: boolean) =>
+    run(from, end, (at) => ({ kind: 'fill', fd, from: at, end, all }));
 
+  /** A thin device may end a discard well and keep blocks all the same (dm-thin.c): what is left is written. */
   const giveBack = async (from: number, end: number): Promise<void> => {
-    if (discards && from < end) {
+    if (discards) {
       try {
-        await run('discard', from, end);
-        return;
+        await run(from, end, (at) => {
+          return { kind: 'discard', fd, from: at, end: Math.min(end, at + discardStepBytes) };
+        });
       } catch (error) {
         if (!unsupported(error)) throw error;
         discards = false;
       }
     }
-    await run('fill', from, end);
+    await fill(from, end, false);
   };
 
   return async (offset, length) => {
     const end = offset + length;
-    if (discardBytes === undefined) {
-      await run('zero', offset, end);
+    if (blocks === undefined) {
+      await run(offset, end, (at) => ({ kind: 'zero', fd, from: at, end }));
       return;
     }
-    const first = Math.min(end, Math.ceil(offset / discardBytes) * discardBytes);
-    const last = Math.max(first, end - (end % discardBytes));
-    await run('fill', offset, first);
+    const { bytes, zeroed } = blocks;
+    const first = Math.min(end, Math.ceil(offset / bytes) * bytes);
+    const last = Math.max(first, end - (end % bytes));
+    await fill(offset, first, !zeroed);
     await giveBack(first, last);
-    await run('fill', last, end);
+    await fill(last, end, !zeroed);
   };
 }

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { CommandError, type Command, type RunCommand } from '../../src/agent/command.ts';
 import { createLvmGroup } from '../../src/agent/lvm-group.ts';
+import { requireTools } from '../../src/agent/lvm-backend.ts';
 import { deviceNumbers } from '../../src/agent/lvm-devices.ts';
 import { parseList } from '../../src/agent/lvm-report.ts';
 
@@ -29,15 +30,23 @@ const row = {
   lv_tags: '',
   lv_time: '1764186000',
   chunk_size: '0',
+  zero: '',
   lv_dm_path: '/dev/mapper/cinder--volumes-volume--1',
 };
 const report = (...lv: readonly Record<string, string>[]) => JSON.stringify({ report: [{ lv }], log: [] });
+
+const status = (root: string) =>
+  `0 2097152 thin-pool 1 17/1024 25/16384 ${root} rw discard_passdown queue_if_no_space - 1024\n`;
 
 describe('the report of LVM', () => {
   test('is read into values', () => {
     expect(
       parseList(
-        report(row, { ...row, segtype: 'linear' }, { ...row, lv_name: 'thick', thin_id: '', lv_tags: 'a,b' }),
+        report(
+          row,
+          { ...row, segtype: 'linear' },
+          { ...row, lv_name: 'thick', thin_id: '', lv_tags: 'a,b', lv_time: '', zero: 'zero' },
+        ),
       ),
     ).toEqual([
       {
@@ -52,9 +61,16 @@ describe('the report of LVM', () => {
         tags: [],
         createdAtMs: 1_764_186_000_000,
         chunkBytes: 0,
+        zeroes: false,
         path: '/dev/mapper/cinder--volumes-volume--1',
       },
-      expect.objectContaining({ name: 'thick', thinId: null, tags: ['a', 'b'] }),
+      expect.objectContaining({
+        name: 'thick',
+        thinId: null,
+        tags: ['a', 'b'],
+        createdAtMs: 0,
+        zeroes: true,
+      }),
     ]);
     expect(parseList(report())).toEqual([]);
   });
@@ -68,6 +84,21 @@ describe('the report of LVM', () => {
   ])('in a form that is not known is an error: %s', (text) => {
     expect(() => parseList(text)).toThrow(expect.objectContaining({ code: 'agent-failed' }));
   });
+});
+
+test.each([
+  ['0.9.0', true],
+  ['thin_delta 1.0.6', true],
+  ['1.1.0', true],
+  ['0.8.5', false],
+  ['thin_delta 1.0.0', false],
+  ['1.0.5', false],
+  ['', false],
+])('thin_delta of version %j is trusted: %s', async (version, isTrusted) => {
+  const { group } = groupOf(version);
+  const checked = requireTools('lvm', group);
+  if (isTrusted) await checked;
+  else await expect(checked).rejects.toMatchObject({ code: 'config-invalid' });
 });
 
 test('the numbers of a device are those that makedev(254, 300) of glibc put together', () => {
@@ -89,6 +120,7 @@ describe('the commands of a volume group', () => {
 
   test.each([
     ['Failed to find logical volume "vg/x"', 'not-found', /x does not exist/],
+    ["Can't get lock for vg; Cannot process volume group vg", 'busy', /locked/],
     ['Volume group "vg" not found; Cannot process volume group vg', 'config-invalid', /volume_group/],
     ['Logical volume vg/x contains a filesystem in use.', 'busy', /in use/],
     ['Logical Volume "x" already exists in volume group "vg"', 'already-exists', /x/],
@@ -126,6 +158,16 @@ describe('the commands of a volume group', () => {
     await expect(late.group.list()).rejects.toMatchObject({ code: 'agent-unavailable' });
     const refusing = groupOf(new CommandError('lvs', 5, 'no'), report(row));
     await expect(refusing.group.list()).rejects.toMatchObject({ code: 'agent-failed' });
+  });
+
+  test('tell which metadata of a pool are kept', async () => {
+    const pool = parseList(report({ ...row, segtype: 'thin-pool' }))[0];
+    if (pool === undefined) throw new Error('no pool');
+    const { group, commands } = groupOf(status('-'), status('19'), '0 2097152 thin-pool Fail\n');
+    expect(await group.heldMetadata(pool)).toBeNull();
+    expect(await group.heldMetadata(pool)).toBe('19');
+    await expect(group.heldMetadata(pool)).rejects.toMatchObject({ code: 'agent-failed' });
+    expect(commands[0]?.args.at(-1)).toBe('/dev/mapper/cinder--volumes-volume--1-tpool');
   });
 
   test('removing what is gone succeeds', async () => {

@@ -1,5 +1,5 @@
 import { readdirSync, readlinkSync, writeSync } from 'node:fs';
-import { expect, test } from 'vitest';
+import { expect, test, vi } from 'vitest';
 import { createBudget } from '../../src/async/limit.ts';
 import { createLogger } from '../../src/log.ts';
 import type { LogicalVolume } from '../../src/agent/lvm-report.ts';
@@ -21,6 +21,7 @@ const logical = (name: string, thinId: number | null, sizeBytes: number): Logica
   tags: [],
   createdAtMs: 0,
   chunkBytes: block,
+  zeroes: true,
   path: `/dev/mapper/vg-${name}`,
 });
 const thin = (name: string, thinId: number, sizeBytes: number) => ({
@@ -34,28 +35,37 @@ const changed = (...lines: readonly string[]) =>
 const mapped = (...lines: readonly string[]) =>
   [header, '<device dev_id="2">', ...lines, '</device>', '</superblock>', ''].join('\n');
 
-/** A pool whose tools write these texts; what is done to it in order. `reserved`: who holds its metadata at first. */
+type Holder = 'nobody' | 'a dead one' | 'a dead one that had just begun' | 'another';
+
+/**
+ * A pool whose tools write these texts; what is done to it in order. `reserved`: who holds its metadata at first; `stolen`: another
+ * program takes them while they are read.
+ */
 function poolOf(
   texts: { differences?: string | Error; mapped?: string },
-  { reserved = 'nobody' }: { reserved?: 'nobody' | 'a dead one' | 'another' } = {},
+  { reserved = 'nobody', stolen = false }: { reserved?: Holder; stolen?: boolean } = {},
 ) {
   const done: string[] = [];
-  let isKept = reserved !== 'nobody';
+  let held = reserved === 'nobody' ? null : '10';
+  let mark =
+    reserved === 'a dead one' ? '10' : reserved === 'a dead one that had just begun' ? 'pending' : null;
   const write = (what: string, fd: number, text: string | Error = '') => {
     done.push(what);
+    if (stolen) held = '12';
     if (text instanceof Error) throw text;
     writeSync(fd, text);
     return Promise.resolve();
   };
   const group: ThinMetadata = {
+    heldMetadata: () => Promise.resolve(held),
     keepMetadata() {
-      if (isKept) return Promise.resolve(false);
-      isKept = true;
+      if (held !== null) return Promise.resolve(false);
+      held = '11';
       done.push('keep');
       return Promise.resolve(true);
     },
     dropMetadata() {
-      isKept = reserved === 'another';
+      held = null;
       done.push('drop');
       return Promise.resolve();
     },
@@ -63,7 +73,18 @@ function poolOf(
       await write(`differences ${ids.join(' ')}`, fd, texts.differences),
     writeMapped: async (_, id, { fd }) => await write(`mapped ${id}`, fd, texts.mapped),
   };
-  return { group, done };
+  const reservation = {
+    read: () => Promise.resolve(mark),
+    write(text: string) {
+      mark = text;
+      return Promise.resolve();
+    },
+    clear() {
+      mark = null;
+      return Promise.resolve();
+    },
+  };
+  return { group, reservation, done, held: () => held, mark: () => mark };
 }
 
 const lock = createBudget(1);
@@ -79,18 +100,17 @@ function openMappings(): readonly string[] {
   });
 }
 
-async function find(
-  pool: ReturnType<typeof poolOf>,
-  {
-    previousBlocks = null,
-    blocks,
-    ...request
-  }: { previousBlocks?: number | null; blocks: number } & Partial<FindRequest>,
+type Asked = { previousBlocks?: number | null; blocks: number } & Partial<FindRequest>;
+
+async function findIn(
+  { group, reservation }: Pick<ReturnType<typeof poolOf>, 'group' | 'reservation'>,
+  { previousBlocks = null, blocks, ...request }: Asked,
   confirm: () => Promise<void> = async () => {},
 ) {
   const lengthBytes = blocks * block;
-  const found = await findLvmRanges({
-    ...pool,
+  return await findLvmRanges({
+    group,
+    reservation,
     pool: logical('pool', null, 0),
     previous: previousBlocks === null ? null : thin('before', 1, previousBlocks * block),
     current: thin('now', 2, lengthBytes),
@@ -109,6 +129,10 @@ async function find(
       ...request,
     },
   });
+}
+
+async function find(pool: ReturnType<typeof poolOf>, asked: Asked, confirm?: () => Promise<void>) {
+  const found = await findIn(pool, asked, confirm);
   const extents = [];
   for await (const { kind, offset, length } of found.extents) {
     extents.push([kind, offset / block, length / block]);
@@ -166,16 +190,30 @@ test('what is behind the end of the previous snapshot is tiled', async () => {
   expect(pool.done).toEqual(['keep', 'differences 1 2', 'mapped 2', 'drop']);
 });
 
-test('metadata that a dead agent left reserved is released', async () => {
-  const pool = poolOf({ differences: changed() }, { reserved: 'a dead one' });
-  expect((await find(pool, { previousBlocks: 1, blocks: 1 })).extents).toEqual([]);
-  expect(pool.done).toEqual(['drop', 'keep', 'differences 1 2', 'drop']);
+test.each(['a dead one', 'a dead one that had just begun'] as const)(
+  'metadata that %s left reserved are released',
+  async (reserved) => {
+    const pool = poolOf({ differences: changed() }, { reserved });
+    expect((await find(pool, { previousBlocks: 1, blocks: 1 })).extents).toEqual([]);
+    expect(pool.done).toEqual(['drop', 'keep', 'differences 1 2', 'drop']);
+    expect([pool.held(), pool.mark()]).toEqual([null, null]);
+  },
+);
+
+test('metadata that another program holds are left to it', async () => {
+  const pool = poolOf({ differences: changed() }, { reserved: 'another' });
+  await expect(find(pool, { previousBlocks: 1, blocks: 1 })).rejects.toMatchObject({
+    code: 'busy',
+    message: expect.stringContaining('release_metadata_snap'),
+  });
+  expect(pool.done).toEqual([]);
+  expect(pool.held()).toBe('10');
 });
 
-test('metadata that another program holds are waited for by whoever asks again', async () => {
-  const pool = poolOf({ differences: changed() }, { reserved: 'another' });
+test('what was read is not believed if another program took the metadata meanwhile', async () => {
+  const pool = poolOf({ differences: changed() }, { stolen: true });
   await expect(find(pool, { previousBlocks: 1, blocks: 1 })).rejects.toMatchObject({ code: 'busy' });
-  expect(pool.done).toEqual(['drop']);
+  expect([pool.held(), pool.mark()]).toEqual(['12', null]);
 });
 
 test.each([
@@ -188,10 +226,51 @@ test.each([
     const pool = poolOf(texts);
     await expect(find(pool, { previousBlocks: 1, blocks: 1 }, confirm)).rejects.toThrow();
     expect(pool.done.at(-1)).toBe('drop');
-    expect(lock.held).toBe(0);
+    expect([lock.held, pool.held(), pool.mark()]).toEqual([0, null, null]);
     expect(openMappings()).toEqual([]);
   },
 );
+
+test('finding that takes long goes on behind the answer, and ends when nobody wants it', async () => {
+  vi.useFakeTimers();
+  try {
+    const slow = poolOf({ differences: changed('<different begin="0" length="1"/>') });
+    const { promise: told, resolve: tell } = Promise.withResolvers<void>();
+    const inner = slow.group.writeDifferences;
+    const group: ThinMetadata = {
+      ...slow.group,
+      async writeDifferences(...args) {
+        await told;
+        await inner(...args);
+      },
+    };
+    const found = findIn({ ...slow, group }, { previousBlocks: 1, blocks: 1 });
+    await vi.advanceTimersByTimeAsync(6000);
+    const { extents } = await found;
+    expect(Array.isArray(extents)).toBe(false);
+    tell();
+    const all = [];
+    for await (const extent of extents) all.push(extent);
+    expect(all).toEqual([{ kind: 'data', offset: 0, length: block }]);
+    await (await found).close();
+
+    const unwanted = poolOf({});
+    const hanging: ThinMetadata = {
+      ...unwanted.group,
+      writeDifferences: (_pool, _ids, { signal }) =>
+        new Promise((_resolve, reject) => {
+          signal.addEventListener('abort', () => reject(new Error('stopped')));
+        }),
+    };
+    const late = findIn({ ...unwanted, group: hanging }, { previousBlocks: 1, blocks: 1 });
+    await vi.advanceTimersByTimeAsync(6000);
+    await (await late).close();
+    expect([lock.held, unwanted.held(), unwanted.mark()]).toEqual([0, null, null]);
+    expect(openMappings()).toEqual([]);
+  } finally {
+    vi.useRealTimers();
+  }
+});
 
 test('who is told to stop before reserves nothing', async () => {
   const pool = poolOf({ differences: changed() });

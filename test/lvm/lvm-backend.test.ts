@@ -1,5 +1,6 @@
 import { execFile } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
 import { promisify } from 'node:util';
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest';
 import { createReaderPool } from '../../src/agent/reader-pool.ts';
@@ -24,6 +25,31 @@ afterAll(async () => {
   await readers.close();
   await pool[Symbol.asyncDispose]();
 });
+
+/** Pools change how they treat blocks only while nothing of them is active. */
+const inPool = async (
+  change: readonly [string, string],
+  back: readonly [string, string],
+  work: () => Promise<void>,
+) => {
+  const thinPool = `${pool.group}/${pool.group}-pool`;
+  const apply = async (option: readonly [string, string]) => {
+    const chosen = ['-S', 'lv_active=active && pool_lv!=""', pool.group];
+    const active = (await pool.lvm('lvs', '--noheadings', '-o', 'lv_name', ...chosen)).trim();
+    for (const name of active === '' ? [] : active.split(/\s+/)) {
+      await pool.lvm('lvchange', '-an', `${pool.group}/${name}`);
+    }
+    await pool.lvm('lvchange', '-an', thinPool);
+    await pool.lvm('lvchange', ...option, thinPool);
+    await pool.lvm('lvchange', '-ay', thinPool);
+  };
+  await apply(change);
+  try {
+    await work();
+  } finally {
+    await apply(back);
+  }
+};
 
 describeVolumeBackend(
   'thin volumes of LVM',
@@ -126,18 +152,32 @@ describe('thin volumes of LVM', () => {
     expect(await backend.listSnapshots(volume)).toEqual([]);
   });
 
-  test('metadata that an agent left reserved when it died keeps nobody from finding changes', async () => {
+  test('metadata that an agent left reserved when it died keep nobody from finding changes', async () => {
     const [first, second] = [await snapshot(), await snapshot()];
-    await pool.lvm(
-      'dmsetup',
-      'message',
-      'cinder--volumes-cinder--volumes--pool-tpool',
-      '0',
-      'reserve_metadata_snap',
-    );
+    const uuid = await pool.lvm('lvs', '--noheadings', '-o', 'lv_uuid', `${pool.group}/${pool.group}-pool`);
+    await writeFile(`${await pool.stateDirectory()}/kept-${uuid.trim()}`, 'pending');
+    await pool.lvm('dmsetup', 'message', pool.mapped, '0', 'reserve_metadata_snap');
     expect(await delta(first.name, second.name)).toEqual([]);
-    const status = await pool.lvm('dmsetup', 'status', 'cinder--volumes-cinder--volumes--pool-tpool');
-    expect(status).toMatch(/ \d+\/\d+ - rw/);
+    expect(await pool.lvm('dmsetup', 'status', pool.mapped)).toMatch(/ \d+\/\d+ - rw/);
+  });
+
+  test('metadata that another program has reserved are left to it, and finding is put off', async () => {
+    const [first, second] = [await snapshot(), await snapshot()];
+    await pool.lvm('dmsetup', 'message', pool.mapped, '0', 'reserve_metadata_snap');
+    await expect(delta(first.name, second.name)).rejects.toMatchObject({ code: 'busy' });
+    expect(await pool.lvm('dmsetup', 'status', pool.mapped)).toMatch(/ \d+\/\d+ \d+ rw/);
+    await pool.lvm('dmsetup', 'message', pool.mapped, '0', 'release_metadata_snap');
+    expect(await delta(first.name, second.name)).toEqual([]);
+  });
+
+  test('a deletion that waits for a stream does not keep that from its changes', async () => {
+    const [first, second] = [await snapshot(), await snapshot()];
+    const source = await backend.openSnapshot(volume, second.name);
+    const deletion = backend.deleteSnapshot(volume, second.name);
+    expect(await delta(first.name, second.name)).toEqual([]);
+    await source.close();
+    await deletion;
+    expect(await backend.listSnapshots(volume)).toEqual([first]);
   });
 
   test('snapshots of a volume that Cinder deleted are told as gone, and can be removed', async () => {
@@ -189,34 +229,32 @@ describe('thin volumes of LVM', () => {
 
   test('zeros are written where the pool ignores discards', async () => {
     await write(0, patternBytes(0, 2 * MiB, 1));
-    const thinPool = `${pool.group}/${pool.group}-pool`;
-    const active = (
-      await pool.lvm(
-        'lvs',
-        '--noheadings',
-        '-o',
-        'lv_name',
-        '-S',
-        'lv_active=active && pool_lv!=""',
-        pool.group,
-      )
-    )
-      .trim()
-      .split(/\s+/);
-    for (const name of active) await pool.lvm('lvchange', '-an', `${pool.group}/${name}`);
-    await pool.lvm('lvchange', '-an', thinPool);
-    await pool.lvm('lvchange', '--discards', 'ignore', thinPool);
-    try {
+    await inPool(['--discards', 'ignore'], ['--discards', 'passdown'], async () => {
       await zero(0, MiB);
       const bytes = await read((await snapshot()).name);
       expect(bytes.subarray(0, MiB).equals(Buffer.alloc(MiB))).toBe(true);
       expect(bytes.subarray(MiB, 2 * MiB).equals(patternBytes(0, 2 * MiB, 1).subarray(MiB))).toBe(true);
-    } finally {
-      await pool.lvm('lvchange', '-an', `${pool.group}/${volume}`);
-      await pool.lvm('lvchange', '-an', thinPool);
-      await pool.lvm('lvchange', '--discards', 'passdown', thinPool);
-      await pool.lvm('lvchange', '-ay', thinPool);
-    }
+    });
+  });
+
+  test('no bytes of others come into a restore where the pool gives out blocks as they are', async () => {
+    const other = volumeName(randomUUID());
+    await pool.create(other, sizeBytes);
+    await write(0, patternBytes(0, sizeBytes, 5), other);
+    await pool.lvm('lvremove', '--yes', `${pool.group}/${other}`);
+    await inPool(['--zero', 'n'], ['--zero', 'y'], async () => {
+      const target = await backend.openTarget(volume);
+      const half = chunkBytes / 2;
+      for (let at = 0; at < sizeBytes; at += chunkBytes) {
+        await target.zero(at + half, half);
+        await target.write(at, patternBytes(at, half, 6));
+      }
+      await target.flush();
+      await target.close();
+      const wanted = Buffer.alloc(sizeBytes);
+      for (let at = 0; at < sizeBytes; at += chunkBytes) patternBytes(at, half, 6).copy(wanted, at);
+      expect((await read((await snapshot()).name)).equals(wanted)).toBe(true);
+    });
   });
 
   test('a restore activates a volume that is not active', async () => {
@@ -243,7 +281,7 @@ describe('thin volumes of LVM', () => {
     await pool.lvm('lvremove', '--yes', `${pool.group}/${thick}`);
   });
 
-  test('a volume with an origin outside of its pool is refused: the pool does not tell of its blocks', async () => {
+  test('a volume with an origin outside of its pool is refused, and what is made of it: the pool does not tell of its blocks', async () => {
     const origin = volumeName(randomUUID());
     const over = volumeName(randomUUID());
     await pool.lvm('lvcreate', '--yes', '-L', `${MiB}b`, '-n', origin, pool.group);
@@ -264,7 +302,16 @@ describe('thin volumes of LVM', () => {
       code: 'state-invalid',
       message: expect.stringContaining('external origin'),
     });
-    for (const one of [over, origin]) await pool.lvm('lvremove', '--yes', `${pool.group}/${one}`);
+    // What Cinder clones of it reads the same.
+    const clone = volumeName(randomUUID());
+    await pool.lvm('lvcreate', '--name', clone, '--snapshot', `${pool.group}/${over}`);
+    for (const asked of [backend.getVolume(clone), backend.openTarget(clone)]) {
+      await expect(asked).rejects.toMatchObject({
+        code: 'state-invalid',
+        message: expect.stringContaining(origin),
+      });
+    }
+    for (const one of [clone, over, origin]) await pool.lvm('lvremove', '--yes', `${pool.group}/${one}`);
   });
 
   test("Cinder's own driver deletes a volume that backups have snapshots of, and clones, extends and lists beside them", async () => {

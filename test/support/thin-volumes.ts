@@ -23,6 +23,10 @@ export type ThinPool = {
   isActive(volume: string): Promise<boolean>;
   /** Blocks of the pool that any of its volumes has. */
   usedBytes(): Promise<number>;
+  /** What `dmsetup message` and `dmsetup status` know the pool by. */
+  readonly mapped: string;
+  /** Where a backend keeps what has to survive it. */
+  stateDirectory(): Promise<string>;
   open(): Promise<VolumeBackend>;
   [Symbol.asyncDispose](): Promise<void>;
 };
@@ -33,6 +37,7 @@ export async function createThinPool(poolBytes: number): Promise<ThinPool> {
   if (disk === undefined) throw new Error('these tests run in a guest: npm run test:lvm');
   const group = 'cinder-volumes';
   const pool = `${group}-pool`;
+  const mapped = 'cinder--volumes-cinder--volumes--pool-tpool';
   await lvm('vgcreate', '--yes', '--physicalextentsize', '512b', group, disk);
   await lvm(
     'lvcreate',
@@ -49,6 +54,11 @@ export async function createThinPool(poolBytes: number): Promise<ThinPool> {
   );
   return {
     group,
+    mapped,
+    async stateDirectory() {
+      const uuid = await lvm('vgs', '--noheadings', '-o', 'vg_uuid', group);
+      return `/tmp/lvm-${uuid.trim()}`;
+    },
     lvm,
     async create(volume, sizeBytes) {
       await lvm('lvcreate', '--yes', '-T', '-V', `${sizeBytes}b`, '-n', volume, `${group}/${pool}`);
@@ -60,11 +70,11 @@ export async function createThinPool(poolBytes: number): Promise<ThinPool> {
       return (await lvm('lvs', '--noheadings', '-o', 'lv_active', `${group}/${volume}`)).trim() === 'active';
     },
     async usedBytes() {
-      const status = await lvm('dmsetup', 'status', 'cinder--volumes-cinder--volumes--pool-tpool');
+      const status = await lvm('dmsetup', 'status', mapped);
       return Number(/ (\d+)\/\d+ (?:-|\d+) (?:rw|ro)/.exec(status)?.[1]) * chunkBytes;
     },
     open: () =>
-      createLvmBackend({ name: 'lvm', volumeGroup: group, lockDirectory: '/tmp', run: runCommand, log }),
+      createLvmBackend({ name: 'lvm', volumeGroup: group, stateDirectory: '/tmp', run: runCommand, log }),
     async [Symbol.asyncDispose]() {
       await lvm('vgremove', '--yes', '--force', group);
     },
