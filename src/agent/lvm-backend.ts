@@ -21,8 +21,8 @@ import { inTime } from '../async/in-time.ts';
 import { createBudget, withLimit, type Budget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
-import { backupIdOfSnapshot, snapshotNamePattern, volumeNamePattern } from '../model/names.ts';
-import type { BackendInfo, SnapshotInfo, VolumeInfo } from '../protocol/calls.ts';
+import { backupIdOfSnapshot, volumeNamePattern } from '../model/names.ts';
+import type { BackendInfo } from '../protocol/calls.ts';
 import { runCommand, type RunCommand } from './command.ts';
 import { translateFileError } from './file-errors.ts';
 import { lockDirectory } from './file-lock.ts';
@@ -33,6 +33,22 @@ import { createLvmDevices, isActive } from './lvm-devices.ts';
 import { createLvmGroup, type LvmGroup } from './lvm-group.ts';
 import { findLvmRanges, releaseLeft, type Reservation, type ThinVolume } from './lvm-ranges.ts';
 import type { LogicalVolume } from './lvm-report.ts';
+import {
+  hasSame,
+  isPool,
+  nameOf,
+  taggedVolume,
+  isSnapshotOf,
+  requireThin,
+  findPrevious,
+  snapshotsOf,
+  poolOf,
+  identityOf,
+  volumeInfo,
+  snapshotInfo,
+  requireOnePool,
+  tagOf,
+} from './lvm-volumes.ts';
 import { previousGone, requireFit, requireWholeLength } from './range-checks.ts';
 import { createThreadPool, workerModule } from './thread-pool.ts';
 import type { VolumeBackend } from './volume-backend.ts';
@@ -40,8 +56,6 @@ import type { VolumeBackend } from './volume-backend.ts';
 /** How long the deletion of a snapshot waits for its readers, less than its client waits: a stream that was cut is closed by then. */
 const readersLeaveMs = 30_000;
 const groupNamePattern = /^[A-Za-z0-9_+.][A-Za-z0-9_+.-]{0,126}$/;
-/** What tags of ours begin with; the name of the volume follows. */
-const tagPrefix = 'cinder-delta:';
 /** How long a stop waits for streams that end. */
 const settleMs = 20_000;
 
@@ -73,7 +87,6 @@ export async function createLvmBackend(options: {
     throw new BackupError(
       'config-invalid',
       `backend ${name}: volume group ${volumeGroup} has no thin pool: only thin volumes (lvm_type = thin) can be backed up here`,
-      { details: { thinPool: null } },
     );
   }
   await requireTools(name, group);
@@ -180,12 +193,10 @@ export async function createLvmBackend(options: {
           const { all } = await findVolume(volume);
           const existing = all.find((one) => one.name === nameOf(snapshot));
           if (existing === undefined) {
-            await group
-              .makeSnapshot(volume, nameOf(snapshot), `${tagPrefix}${volume}`)
-              .catch((error: unknown) => {
-                // By the program that crashed when it was done, and was started again.
-                if (!isBackupError(error, 'already-exists')) throw error;
-              });
+            await group.makeSnapshot(volume, nameOf(snapshot), tagOf(volume)).catch((error: unknown) => {
+              // By the program that crashed when it was done, and was started again.
+              if (!isBackupError(error, 'already-exists')) throw error;
+            });
             return snapshotInfo((await findSnapshot(volume, snapshot)).found);
           }
           if (isSnapshotOf(existing, volume)) return snapshotInfo(existing);
@@ -341,107 +352,4 @@ function madeAnew(volume: string, snapshot: string): BackupError {
     'state-invalid',
     `snapshot ${snapshot} of ${volume} was removed or made anew while it was read`,
   );
-}
-
-function hasSame(all: readonly LogicalVolume[], was: LogicalVolume): boolean {
-  return all.some((one) => one.uuid === was.uuid && one.name === was.name);
-}
-
-function isPool({ segmentType }: LogicalVolume): boolean {
-  return segmentType === 'thin-pool';
-}
-
-/** LVM reserves names that begin with `snapshot`: Cinder puts a line before those (lvm.py, _escape_snapshot). */
-function nameOf(snapshot: string): string {
-  return snapshot.startsWith('snapshot') ? `_${snapshot}` : snapshot;
-}
-
-function snapshotName({ name }: LogicalVolume): string {
-  return name.startsWith('_snapshot') ? name.slice(1) : name;
-}
-
-function taggedVolume({ name, tags }: LogicalVolume): string | undefined {
-  if (backupIdOfSnapshot(name) === undefined || !snapshotNamePattern.test(name)) return undefined;
-  const volume = tags.find((tag) => tag.startsWith(tagPrefix))?.slice(tagPrefix.length);
-  return volume !== undefined && volumeNamePattern.test(volume) ? volume : undefined;
-}
-
-function isSnapshotOf(volume: LogicalVolume, of: string): boolean {
-  return (volume.origin ?? taggedVolume(volume)) === of;
-}
-
-/**
- * A thin volume over an origin that is not in its pool reads that where it has no blocks of its own, which the pool does not tell. So do
- * all that are made of it, so each origin up to the first is looked at.
- */
-function requireThin(volume: LogicalVolume, all: readonly LogicalVolume[]): ThinVolume {
-  const { name, thinId } = volume;
-  if (thinId === null) {
-    throw new BackupError(
-      'state-invalid',
-      `${name} is not a thin volume (${volume.segmentType}): only those can be backed up here`,
-    );
-  }
-  const seen = new Set<string>();
-  for (let origin = volume.origin; origin !== null && !seen.has(origin);) {
-    seen.add(origin);
-    const found = all.find((one) => one.name === origin);
-    if (found?.pool !== volume.pool) {
-      throw new BackupError(
-        'state-invalid',
-        `${name} has an external origin, ${origin}: only volumes whose blocks are all in their thin pool can be backed up here`,
-      );
-    }
-    origin = found.origin;
-  }
-  return { ...volume, thinId };
-}
-
-function findPrevious(
-  all: readonly LogicalVolume[],
-  snapshot: string,
-  volume: string,
-): ThinVolume | undefined {
-  const found = all.find((one) => one.name === nameOf(snapshot) && isSnapshotOf(one, volume));
-  return found === undefined ? undefined : requireThin(found, all);
-}
-
-function requireOnePool(previous: LogicalVolume, current: LogicalVolume): void {
-  if (previous.pool === current.pool) return;
-  throw new BackupError(
-    'delta-unavailable',
-    `snapshots ${previous.name} and ${current.name} lie in two thin pools: compare digests or do a full`,
-  );
-}
-
-/** Those that Cinder or an agent made. */
-function snapshotsOf(volume: string, all: readonly LogicalVolume[]): SnapshotInfo[] {
-  return all
-    .filter((one) => one.thinId !== null && isSnapshotOf(one, volume))
-    .filter((one) => snapshotNamePattern.test(snapshotName(one)))
-    .map(snapshotInfo);
-}
-
-function poolOf(volume: LogicalVolume, all: readonly LogicalVolume[]): LogicalVolume {
-  const pool = all.find((one) => one.name === volume.pool);
-  if (pool !== undefined) return pool;
-  throw new BackupError('agent-failed', `LVM tells of no pool ${volume.pool ?? ''} of ${volume.name}`);
-}
-
-function identityOf({ groupUuid, uuid }: LogicalVolume): string {
-  return `lvm:${groupUuid}/${uuid}`;
-}
-
-function volumeInfo(volume: LogicalVolume): VolumeInfo {
-  const { name, sizeBytes } = volume;
-  return { name, size_bytes: sizeBytes, identity: identityOf(volume), allocated_bytes: null };
-}
-
-function snapshotInfo(volume: LogicalVolume): SnapshotInfo {
-  return {
-    name: snapshotName(volume),
-    size_bytes: volume.sizeBytes,
-    identity: identityOf(volume),
-    created_at: new Date(volume.createdAtMs).toISOString(),
-  };
 }

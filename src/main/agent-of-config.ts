@@ -10,7 +10,7 @@ import type { BackendConfig } from '../config/backend-config.ts';
 import type { AgentConfig } from '../config/delta-config.ts';
 import { loadAgentConfig } from '../config/service-config.ts';
 import { createLogger, type Logger } from '../log.ts';
-import { BackupError, isBackupError } from '../model/errors.ts';
+import { BackupError, messageOf } from '../model/errors.ts';
 import { backendNamePattern } from '../model/names.ts';
 import { readOption } from './agent-directory.ts';
 import { runUntilSignal } from './lifecycle.ts';
@@ -36,72 +36,90 @@ export async function runConfiguredAgent(args: readonly string[]): Promise<numbe
   });
 }
 
-/** Opens the back ends that an agent can serve, side by side. Throws `config-invalid` if there is none, or one is wrong. */
+/**
+ * Opens the back ends that an agent can serve, side by side. Throws `config-invalid` if there is none, or one of RBD is wrong. One of LVM
+ * that cannot be served here is logged and left out: it may be that of another host, and it needs an agent that runs as root.
+ */
 export async function openBackends(
   configured: readonly BackendConfig[],
   log: Logger,
 ): Promise<readonly VolumeBackend[]> {
   const restoring = new Set<string>();
-  const opened = await Promise.allSettled(configured.map((backend) => openBackend(backend, restoring, log)));
-  const backends = opened.flatMap((one) => (one.status === 'fulfilled' ? (one.value ?? []) : []));
+  /** Why a back end is left out that an agent could serve. */
+  const leftOut: unknown[] = [];
+  const opened = await Promise.allSettled(
+    configured.map(async (backend) => {
+      const { name, driverClass, storage } = backend;
+      const skip = (why: string) => {
+        log.warn({ backend: name, driver: driverClass }, `back end is not served: ${why}`);
+        return [];
+      };
+      if (storage.kind === 'nfs' || storage.kind === 'other') return skip('it is neither RBD nor LVM');
+      if (storage.kind === 'lvm' && storage.type === 'default') {
+        return skip('its lvm_type is default: only thin volumes can be backed up');
+      }
+      requireBackendName(name);
+      if (storage.kind === 'rbd') return [await openRbd(name, storage, restoring, log)];
+      try {
+        return [await openLvm(name, storage, log)];
+      } catch (error) {
+        leftOut.push(error);
+        return skip(messageOf(error));
+      }
+    }),
+  );
+  const backends = opened.flatMap((one) => (one.status === 'fulfilled' ? one.value : []));
   const reasons: unknown[] = opened.flatMap((one) => (one.status === 'rejected' ? [one.reason] : []));
-  if (reasons.length === 0 && backends.length === 0) {
-    const names = configured.map(({ name }) => name).join(', ');
-    reasons.push(
-      new BackupError(
-        'config-invalid',
-        `enabled_backends (${names === '' ? 'empty' : names}) names no back end of RBD or thin LVM volumes: there is nothing to serve`,
-      ),
-    );
-  }
-  if (reasons.length === 0) return backends;
+  if (reasons.length === 0 && backends.length > 0) return backends;
   for (const backend of backends) await backend.close();
-  throw reasons.length === 1 ? reasons[0] : new AggregateError(reasons, 'back ends cannot be served');
+  if (reasons.length === 0) reasons.push(...leftOut);
+  if (reasons.length > 1) throw new AggregateError(reasons, 'back ends cannot be served');
+  throw reasons[0] ?? nothingToServe(configured);
 }
 
-/** Undefined for one that no agent serves, which is logged. */
-async function openBackend(
-  { name, driverClass, storage }: BackendConfig,
+function nothingToServe(configured: readonly BackendConfig[]): BackupError {
+  const names = configured.map(({ name }) => name).join(', ');
+  return new BackupError(
+    'config-invalid',
+    `enabled_backends (${names === '' ? 'empty' : names}) names no back end of RBD or thin LVM volumes: there is nothing to serve`,
+  );
+}
+
+function requireBackendName(name: string): void {
+  if (backendNamePattern.test(name)) return;
+  throw new BackupError(
+    'config-invalid',
+    `enabled_backends: ${name} cannot be the name of a backend: use letters, digits, ".", "_" and "-"`,
+  );
+}
+
+type StorageOf<K> = Extract<BackendConfig['storage'], { readonly kind: K }>;
+
+async function openRbd(
+  name: string,
+  { cephConf, clusterName, connectTimeoutS, pool, user }: StorageOf<'rbd'>,
   restoring: Set<string>,
   log: Logger,
-): Promise<VolumeBackend | undefined> {
-  const skip = (why: string) => {
-    log.warn({ backend: name, driver: driverClass }, `back end is not served: ${why}`);
-    return undefined;
+): Promise<VolumeBackend> {
+  const settings = {
+    clusterName,
+    user,
+    cephConf,
+    pool,
+    connectTimeoutS: connectTimeoutS ?? rbdTimeouts.connectTimeoutS,
+    answerTimeoutS: rbdTimeouts.answerTimeoutS,
+    watchTimeoutS: rbdTimeouts.watchTimeoutS,
   };
-  if (storage.kind === 'nfs' || storage.kind === 'other') return skip('it is neither RBD nor LVM');
-  if (storage.kind === 'lvm' && storage.type === 'default') {
-    return skip('its lvm_type is default: only thin volumes can be backed up');
-  }
-  if (!backendNamePattern.test(name)) {
-    throw new BackupError(
-      'config-invalid',
-      `enabled_backends: ${name} cannot be the name of a backend: use letters, digits, ".", "_" and "-"`,
-    );
-  }
-  if (storage.kind === 'rbd') {
-    const { cephConf, clusterName, connectTimeoutS, pool, user } = storage;
-    const settings = {
-      clusterName,
-      user,
-      cephConf,
-      pool,
-      connectTimeoutS: connectTimeoutS ?? rbdTimeouts.connectTimeoutS,
-      answerTimeoutS: rbdTimeouts.answerTimeoutS,
-      watchTimeoutS: rbdTimeouts.watchTimeoutS,
-    };
-    return await createRbdBackend({ name, settings, restoring, log });
-  }
-  const { confFile, type, volumeGroup } = storage;
+  return await createRbdBackend({ name, settings, restoring, log });
+}
+
+async function openLvm(
+  name: string,
+  { confFile, volumeGroup }: StorageOf<'lvm'>,
+  log: Logger,
+): Promise<VolumeBackend> {
   const systemDirectory = (await isFile(confFile)) ? dirname(confFile) : undefined;
-  try {
-    return await createLvmBackend({ name, volumeGroup, systemDirectory, log });
-  } catch (error) {
-    // As in Cinder: without a thin pool `auto` is `default`.
-    const isThick = isBackupError(error, 'config-invalid') && error.details['thinPool'] === null;
-    if (type === 'auto' && isThick) return skip(error.message);
-    throw error;
-  }
+  return await createLvmBackend({ name, volumeGroup, systemDirectory, log });
 }
 
 async function isFile(path: string): Promise<boolean> {

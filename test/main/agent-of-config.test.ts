@@ -24,6 +24,35 @@ test('back ends of which none is RBD or thin LVM are nothing to serve, and are n
   await expect(openBackends([], log)).rejects.toMatchObject({ code: 'config-invalid' });
 });
 
+test('an LVM back end that cannot be served here is the reason only where there is no other', async () => {
+  const lvm = {
+    name: 'lvm1',
+    driverClass: 'cinder.volume.drivers.lvm.LVMVolumeDriver',
+    host: 'node1@lvm1',
+    storage: { kind: 'lvm', volumeGroup: 'no-such-group', type: 'thin', confFile: '/nonexistent' },
+  } as const;
+  const rbd = {
+    name: 'ceph',
+    driverClass: 'cinder.volume.drivers.rbd.RBDDriver',
+    host: 'node1@ceph',
+    storage: {
+      kind: 'rbd',
+      clusterName: 'ceph',
+      pool: 'volumes',
+      user: 'cinder',
+      cephConf: '/nonexistent/ceph.conf',
+      connectTimeoutS: 1,
+    },
+  } as const;
+  await expect(openBackends([lvm], log)).rejects.toMatchObject({
+    code: expect.stringMatching(/config-invalid|agent-failed/),
+    message: expect.stringMatching(/no-such-group|lvs/),
+  });
+  await expect(openBackends([lvm, rbd], log)).rejects.toMatchObject({
+    message: expect.stringContaining('/nonexistent/ceph.conf'),
+  });
+});
+
 test('an agent of cinder.conf does not start without a secret, on whatever address', async () => {
   const directory = await mkdtemp(join(tmpdir(), 'cinder-delta-agent-of-config-'));
   const path = join(directory, 'cinder.conf');
