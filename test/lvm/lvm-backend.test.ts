@@ -269,8 +269,8 @@ describe('thin volumes of LVM', () => {
     const thick = volumeName(randomUUID());
     await pool.lvm('lvcreate', '--yes', '-L', `${MiB}b`, '-n', thick, pool.group);
     expect((await backend.listVolumes(signal)).map(({ name }) => name)).not.toContain(thick);
-    for (const asked of [backend.getVolume(thick), backend.openTarget(thick)]) {
-      await expect(asked).rejects.toMatchObject({
+    for (const ask of [() => backend.getVolume(thick), () => backend.openTarget(thick)]) {
+      await expect(ask()).rejects.toMatchObject({
         code: 'state-invalid',
         message: expect.stringMatching(/not a thin volume \(linear\)/),
       });
@@ -305,8 +305,8 @@ describe('thin volumes of LVM', () => {
     // What Cinder clones of it reads the same.
     const clone = volumeName(randomUUID());
     await pool.lvm('lvcreate', '--name', clone, '--snapshot', `${pool.group}/${over}`);
-    for (const asked of [backend.getVolume(clone), backend.openTarget(clone)]) {
-      await expect(asked).rejects.toMatchObject({
+    for (const ask of [() => backend.getVolume(clone), () => backend.openTarget(clone)]) {
+      await expect(ask()).rejects.toMatchObject({
         code: 'state-invalid',
         message: expect.stringContaining(origin),
       });

@@ -44,6 +44,15 @@ async function untilRunning(backupId: string, verb: string): Promise<void> {
   });
 }
 
+/** Waits until a service that was started has looked at earlier work: it takes a restore that was sent before for an interrupted one, as Cinder does. */
+async function untilServing(): Promise<void> {
+  const { rest } = addressesOf(cloud.stage.settings);
+  await cloud.until('the service serving', async () => {
+    const answer = await fetch(`${rest}/v1/operations`).catch(() => undefined);
+    return answer?.ok === true ? true : undefined;
+  });
+}
+
 async function untilUp(): Promise<void> {
   await cloud.until('the service up', async () => {
     const services = await cloud.admin.list('service-list', '--binary', 'cinder-backup').catch(() => []);
@@ -228,6 +237,7 @@ describe('the service killed', () => {
       await sleep(delayMs);
       await cloud.stage.daemons.kill(deltaService);
       await cloud.stage.daemons.startAgain(deltaService);
+      await untilServing();
       const { status } = await cloud.until('the end of the backup', async () => {
         const row = await cloud.backupRow(backup);
         return row['status'] === 'creating' ? undefined : row;
