@@ -2,7 +2,7 @@
  * `npm run test:lvm`: the tests of LVM thin pools, in a virtual machine, since neither a container nor every kernel has the
  * device mapper. What is missing of Debian's packages is installed, as root. The last line is `N passed, N failed`.
  *
- * Arguments go to vitest (`npm run test:lvm -- test/lvm/smoke.test.ts -t snapshot`). With CI=true a skipped test counts as failed.
+ * Arguments go to vitest (`npm run test:lvm -- test/lvm/lvm-backend.test.ts -t snapshot`). With CI=true a skipped test counts as failed.
  */
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
