@@ -16,7 +16,6 @@
 import { randomBytes } from 'node:crypto';
 import { mkdir, open, rm, stat, type FileHandle } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createBudget, withLimit, type Budget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import type { BackendInfo } from '../protocol/calls.ts';
@@ -31,6 +30,7 @@ import { createFileTarget } from './file-target.ts';
 import { createFileVolumes } from './file-volumes.ts';
 import { createThreadPool, workerModule } from './thread-pool.ts';
 import type { VolumeBackend } from './volume-backend.ts';
+import { createVolumeLocks } from './volume-locks.ts';
 
 /** One thread walks while another copies; more would only fight over the same disk. */
 const fileThreads = 2;
@@ -57,18 +57,8 @@ export async function createFileBackend(options: {
   });
   const volumes = createFileVolumes(directory);
   const snapshots = createFileSnapshots({ root, threads, log });
-  const locks = new Map<string, Budget>();
+  const locked = createVolumeLocks();
   const targets = new Set<string>();
-
-  const locked = async <T>(volume: string, work: () => Promise<T>, signal?: AbortSignal): Promise<T> => {
-    const lock = locks.get(volume) ?? createBudget(1);
-    locks.set(volume, lock);
-    try {
-      return await withLimit(lock, work, signal);
-    } finally {
-      if (lock.held === 0) locks.delete(volume);
-    }
-  };
 
   const requireNoTarget = (volume: string) => {
     if (!targets.has(volume)) return;

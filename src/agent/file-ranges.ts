@@ -10,6 +10,7 @@ import {
   oneByOne,
   requireFit,
   requireWholeLength,
+  within,
   type FoundExtents,
 } from './range-checks.ts';
 import type { FindRequest, FoundRanges } from './volume-backend.ts';
@@ -171,19 +172,6 @@ async function* decided(found: AsyncIterable<readonly FlaggedExtent[]>): FoundEx
 
 function typed({ offset, length, flag }: FlaggedExtent): TypedExtent {
   return { kind: flag === stepFlags.data ? 'data' : 'zero', offset, length };
-}
-
-/** The parts of what is found that lie in `range`. */
-async function* within(range: Extent, found: FoundExtents): FoundExtents {
-  for await (const some of found) {
-    const inside: TypedExtent[] = [];
-    for (const { kind, offset, length } of some) {
-      const start = Math.max(offset, range.offset);
-      const end = Math.min(offset + length, endOf(range));
-      if (start < end) inside.push({ kind, offset: start, length: end - start });
-    }
-    yield inside;
-  }
 }
 
 function down(offset: number, blockSize: number): number {

@@ -18,7 +18,7 @@
  */
 import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
 import { inTime } from '../async/in-time.ts';
-import { createBudget, withLimit, type Budget } from '../async/limit.ts';
+import { createBudget, type Budget } from '../async/limit.ts';
 import type { Logger } from '../log.ts';
 import { BackupError, isBackupError, throwIfAborted } from '../model/errors.ts';
 import { backupIdOfSnapshot, volumeNamePattern } from '../model/names.ts';
@@ -40,7 +40,7 @@ import {
   taggedVolume,
   isSnapshotOf,
   requireThin,
-  findPrevious,
+  findThinSnapshot,
   snapshotsOf,
   poolOf,
   identityOf,
@@ -52,6 +52,7 @@ import {
 import { previousGone, requireFit, requireWholeLength } from './range-checks.ts';
 import { createThreadPool, workerModule } from './thread-pool.ts';
 import type { VolumeBackend } from './volume-backend.ts';
+import { createVolumeLocks } from './volume-locks.ts';
 
 /** How long the deletion of a snapshot waits for its readers, less than its client waits: a stream that was cut is closed by then. */
 const readersLeaveMs = 30_000;
@@ -107,7 +108,7 @@ export async function createLvmBackend(options: {
     isOurs: (volume) => backupIdOfSnapshot(volume) !== undefined,
     log,
   });
-  const locks = new Map<string, Budget>();
+  const inTurn = createVolumeLocks();
   const poolLocks = new Map<string, Budget>();
   const metadataOf = (pool: LogicalVolume) => {
     const lockOfPool = poolLocks.get(pool.uuid) ?? createBudget(1);
@@ -125,18 +126,6 @@ export async function createLvmBackend(options: {
   log.info({ backend: name, group: volumeGroup }, 'LVM backend opened');
   const held = opening.move();
 
-  const locked = async <T>(key: string, work: (lock: Budget) => Promise<T>): Promise<T> => {
-    const one = locks.get(key) ?? createBudget(1);
-    locks.set(key, one);
-    try {
-      return await work(one);
-    } finally {
-      if (one.held + one.waiting === 0) locks.delete(key);
-    }
-  };
-  const inTurn = <T>(volume: string, work: () => Promise<T>, signal?: AbortSignal): Promise<T> =>
-    locked(volume, (one) => withLimit(one, work, signal));
-
   const findVolume = async (
     volume: string,
   ): Promise<{ all: readonly LogicalVolume[]; found: ThinVolume }> => {
@@ -147,8 +136,8 @@ export async function createLvmBackend(options: {
   };
   const findSnapshot = async (volume: string, snapshot: string) => {
     const all = await group.list();
-    const found = all.find((one) => one.name === nameOf(snapshot) && isSnapshotOf(one, volume));
-    if (found !== undefined) return { all, found: requireThin(found, all) };
+    const found = findThinSnapshot(all, snapshot, volume);
+    if (found !== undefined) return { all, found };
     throw new BackupError('not-found', `snapshot ${snapshot} of ${volume} does not exist`);
   };
   const requireSame = async (volume: string, snapshot: string, was: LogicalVolume): Promise<void> => {
@@ -226,7 +215,7 @@ export async function createLvmBackend(options: {
       const { volume } = request;
       const { all, found: current } = await findSnapshot(volume, request.current);
       requireWholeLength(request, current.sizeBytes);
-      const previous = request.previous === null ? null : findPrevious(all, request.previous, volume);
+      const previous = request.previous === null ? null : findThinSnapshot(all, request.previous, volume);
       if (previous === undefined) throw previousGone(request);
       if (previous !== null) {
         requireFit(request, snapshotInfo(previous));

@@ -13,10 +13,9 @@ import { anySignal } from '../async/any-signal.ts';
 import { inTime } from '../async/in-time.ts';
 import { withLimit, type Budget } from '../async/limit.ts';
 import { BackupError, throwIfAborted } from '../model/errors.ts';
-import { endOf, type TypedExtent } from '../model/extent.ts';
 import type { LvmGroup } from './lvm-group.ts';
 import type { LogicalVolume } from './lvm-report.ts';
-import { commonLength, knowExtents, oneByOne, type FoundExtents } from './range-checks.ts';
+import { commonLength, knowExtents, oneByOne, tiled, within, type FoundExtents } from './range-checks.ts';
 import { readDifferences, readMapped } from './thin-mappings.ts';
 import type { FindRequest, FoundRanges } from './volume-backend.ts';
 
@@ -178,33 +177,13 @@ async function* walk(deps: Finding, signal: AbortSignal): FoundExtents {
   await confirm();
 
   if (differences !== null && startOffset < common) {
-    yield* within(readDifferences(linesOf(differences)), startOffset, common);
+    const both = { offset: startOffset, length: common - startOffset };
+    yield* within(both, readDifferences(linesOf(differences)));
   }
   if (mapped === null) return;
-  let at = Math.max(startOffset, common);
-  for await (const some of within(readMapped(linesOf(mapped)), at, lengthBytes)) {
-    const tiled: TypedExtent[] = [];
-    for (const extent of some) {
-      if (extent.offset > at) tiled.push({ kind: 'zero', offset: at, length: extent.offset - at });
-      tiled.push(extent);
-      at = endOf(extent);
-    }
-    yield tiled;
-  }
-  if (at < lengthBytes) yield [{ kind: 'zero', offset: at, length: lengthBytes - at }];
-}
-
-/** The parts that lie in [start, end). All of it is read: only its end shows that it is whole. */
-async function* within(found: FoundExtents, start: number, end: number): FoundExtents {
-  for await (const some of found) {
-    const inside: TypedExtent[] = [];
-    for (const { kind, offset, length } of some) {
-      const from = Math.max(offset, start);
-      const to = Math.min(offset + length, end);
-      if (from < to) inside.push({ kind, offset: from, length: to - from });
-    }
-    yield inside;
-  }
+  const from = Math.max(startOffset, common);
+  const behind = { offset: from, length: lengthBytes - from };
+  yield* tiled(behind, within(behind, readMapped(linesOf(mapped))));
 }
 
 /** The lines, many at a time. */

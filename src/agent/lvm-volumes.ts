@@ -67,7 +67,7 @@ export function requireThin(volume: LogicalVolume, all: readonly LogicalVolume[]
   return { ...volume, thinId };
 }
 
-export function findPrevious(
+export function findThinSnapshot(
   all: readonly LogicalVolume[],
   snapshot: string,
   volume: string,

@@ -1,6 +1,6 @@
 /** What every backend asks of a request for ranges before it looks for them, and how it gives away what it finds. */
 import { BackupError, throwIfAborted } from '../model/errors.ts';
-import type { TypedExtent } from '../model/extent.ts';
+import { endOf, type Extent, type TypedExtent } from '../model/extent.ts';
 import type { FindRequest, FoundRanges } from './volume-backend.ts';
 
 /** So many extents are held in memory to know their sums before the first byte is read (some 5 MiB). */
@@ -78,4 +78,33 @@ async function* followedBy(held: readonly TypedExtent[], rest: FoundExtents): As
 /** The same extents, each by itself. */
 export async function* oneByOne(found: FoundExtents): AsyncGenerator<TypedExtent> {
   for await (const some of found) yield* some;
+}
+
+/** The parts of what is found that lie in `range`. All of it is gone through, also what is behind. */
+export async function* within(range: Extent, found: FoundExtents): FoundExtents {
+  for await (const some of found) {
+    const inside: TypedExtent[] = [];
+    for (const { kind, offset, length } of some) {
+      const start = Math.max(offset, range.offset);
+      const end = Math.min(offset + length, endOf(range));
+      if (start < end) inside.push({ kind, offset: start, length: end - start });
+    }
+    yield inside;
+  }
+}
+
+/** The data of what is found inside of `range`, and zeros where there is none: both tile the range. */
+export async function* tiled(range: Extent, found: FoundExtents): FoundExtents {
+  let at = range.offset;
+  for await (const some of found) {
+    const tiles: TypedExtent[] = [];
+    for (const extent of some) {
+      if (extent.kind === 'zero') continue;
+      if (extent.offset > at) tiles.push({ kind: 'zero', offset: at, length: extent.offset - at });
+      tiles.push(extent);
+      at = endOf(extent);
+    }
+    yield tiles;
+  }
+  if (at < endOf(range)) yield [{ kind: 'zero', offset: at, length: endOf(range) - at }];
 }

@@ -9,7 +9,7 @@
 import { throwIfAborted } from '../model/errors.ts';
 import { endOf, type Extent, type TypedExtent } from '../model/extent.ts';
 import type { RbdImage } from './rbd-images.ts';
-import { commonLength, knowExtents, type FoundExtents } from './range-checks.ts';
+import { commonLength, knowExtents, tiled, type FoundExtents } from './range-checks.ts';
 import type { FindRequest, FoundRanges } from './volume-backend.ts';
 
 /** Objects that one step asks about. */
@@ -63,18 +63,8 @@ async function* walk(
   const { lengthBytes, previous, startOffset } = request;
   if (previous !== null && startOffset < common) yield* diff(image, request, previous, startOffset, common);
   const from = Math.max(startOffset, common);
-  let at = from;
-  for await (const some of diff(image, request, null, from, lengthBytes)) {
-    const tiled: TypedExtent[] = [];
-    for (const extent of some) {
-      if (extent.kind === 'zero') continue;
-      if (extent.offset > at) tiled.push({ kind: 'zero', offset: at, length: extent.offset - at });
-      tiled.push(extent);
-      at = endOf(extent);
-    }
-    yield tiled;
-  }
-  if (at < lengthBytes) yield [{ kind: 'zero', offset: at, length: lengthBytes - at }];
+  const behind = { offset: from, length: Math.max(0, lengthBytes - from) };
+  yield* tiled(behind, diff(image, request, null, from, lengthBytes));
   await confirm();
 }
 
